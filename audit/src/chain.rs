@@ -1,0 +1,238 @@
+//! The checks of one height on top of the heights below it.
+//!
+//! Invariant: a height that passes is the only one that the same quorum of signatures can stand for: its
+//! header is bound to all headers below by hash and by log root, to its proposal by digest, and to the members
+//! by their signatures; with replay, also to the state by execution.
+
+use quorate_crypto::{CertificateError, CertificateKind, Hash, MemberSet, Verifier, encode};
+use quorate_execution::{Environment, GenesisError, State, check_static};
+use quorate_merkle::LogFrontier;
+use quorate_protocol::header::HEADER_VERSION;
+use quorate_protocol::peer::CommittedBatch;
+use quorate_protocol::{Genesis, Header, Height, Proposal, ReplicaIndex};
+
+use crate::report::{Breach, Progress, Rule};
+
+/// How much is checked. The header chain, the certificates and the log always are.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Whether the signatures of clients on their envelopes are checked.
+    pub envelopes: bool,
+    /// Whether every batch is executed again, which holds the whole state in memory.
+    pub replay: bool,
+}
+
+impl Policy {
+    /// Certificates, chain, log and envelopes, without replay.
+    pub const STANDARD: Self = Self { envelopes: true, replay: false };
+    /// Everything.
+    pub const FULL: Self = Self { envelopes: true, replay: true };
+}
+
+/// An audit at work: takes one height after the other.
+pub struct Auditor<'a> {
+    cluster: Hash,
+    members: MemberSet,
+    members_digest: Hash,
+    verifier: &'a dyn Verifier,
+    policy: Policy,
+    head: Header,
+    hash: Hash,
+    /// Over the headers below `head`.
+    log: LogFrontier,
+    /// The state at `head`, when batches are executed again.
+    state: Option<State>,
+    progress: Progress,
+}
+
+/// What does not hold at the height at hand, and the replica that it is about.
+struct Finding(Rule, Option<ReplicaIndex>, String);
+
+/// Refuses unless something holds.
+fn ensure(holds: bool, rule: Rule, text: impl FnOnce() -> String) -> Result<(), Finding> {
+    if holds { Ok(()) } else { Err(Finding(rule, None, text())) }
+}
+
+impl<'a> Auditor<'a> {
+    /// Starts at the genesis.
+    ///
+    /// # Errors
+    /// [`GenesisError`] when it is none that a cluster can start from.
+    pub fn new(genesis: &Genesis, verifier: &'a dyn Verifier, policy: Policy) -> Result<Self, GenesisError> {
+        let state = State::genesis(genesis)?;
+        Ok(Auditor {
+            cluster: state.cluster(),
+            members: genesis.members.clone(),
+            members_digest: genesis.members.digest(),
+            verifier,
+            policy,
+            head: state.header().clone(),
+            hash: state.hash(),
+            log: LogFrontier::new(),
+            state: policy.replay.then_some(state),
+            progress: Progress::default(),
+        })
+    }
+
+    /// The header of the last height that holds.
+    #[must_use]
+    pub fn head(&self) -> &Header {
+        &self.head
+    }
+
+    /// The height that must come next.
+    #[must_use]
+    pub fn next_height(&self) -> Height {
+        self.head.height.saturating_add(1)
+    }
+
+    /// How far it has come.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    /// Checks the next height. After a breach the auditor stays where it was.
+    ///
+    /// # Errors
+    /// [`Breach`] names the height that had to come and the first rule that it breaks.
+    pub fn check(&mut self, committed: &CommittedBatch) -> Result<(), Breach> {
+        let height = self.next_height();
+        self.advance(committed).map_err(|Finding(rule, replica, text)| Breach { height, replica, rule, text })
+    }
+
+    fn advance(&mut self, committed: &CommittedBatch) -> Result<(), Finding> {
+        let (header, proposal) = (&committed.batch.header, &committed.batch.proposal);
+        let hash = header.hash();
+        self.check_header(header)?;
+        self.check_proposal(header, proposal)?;
+        let mut log = self.log.clone();
+        let appended = log.append(&encode(&self.head)).is_ok();
+        ensure(appended && log.root() == header.log_root, Rule::LogRoot, || {
+            format!("the header has log root {}, the headers below it have {}", header.log_root, log.root())
+        })?;
+        self.check_certificate(header, hash, committed)?;
+        self.check_envelopes(proposal)?;
+        let state = self.replay(header, hash, proposal)?;
+        self.log = log;
+        self.state = state;
+        self.head = header.clone();
+        self.hash = hash;
+        let signatures = committed.certificate.signatures.len() as u64;
+        self.progress = Progress {
+            height: header.height,
+            operations: self.progress.operations.saturating_add(u64::from(header.operation_count)),
+            signatures: self.progress.signatures.saturating_add(signatures),
+        };
+        Ok(())
+    }
+
+    /// What the header says of itself and of the one below.
+    fn check_header(&self, header: &Header) -> Result<(), Finding> {
+        let (expected, epoch) = (self.next_height(), self.members.epoch());
+        ensure(header.height == expected, Rule::Continuity, || {
+            format!("the header says height {}", header.height)
+        })?;
+        ensure(header.version == HEADER_VERSION, Rule::Version, || {
+            format!("the header has version {}", header.version)
+        })?;
+        ensure(header.cluster == self.cluster, Rule::Cluster, || {
+            format!("the header says cluster {}", header.cluster)
+        })?;
+        ensure(header.epoch == epoch, Rule::Epoch, || format!("the header says epoch {}", header.epoch))?;
+        ensure(header.previous == self.hash, Rule::Previous, || {
+            format!("the header follows {}, the height below has {}", header.previous, self.hash)
+        })?;
+        ensure(header.members == self.members_digest, Rule::Members, || {
+            format!("the header names the member set {}", header.members)
+        })
+    }
+
+    /// What the header says of the proposal, and whether the proposal may stand here.
+    fn check_proposal(&self, header: &Header, proposal: &Proposal) -> Result<(), Finding> {
+        let digest = proposal.digest(&self.cluster, header.epoch, header.height);
+        ensure(header.proposal == digest, Rule::ProposalDigest, || {
+            format!("the header names the proposal {}, the one stored has {digest}", header.proposal)
+        })?;
+        check_static(&self.cluster, &self.head, header.height, proposal)
+            .map_err(|fault| Finding(Rule::Proposal, None, fault.to_string()))?;
+        ensure(header.time == proposal.time, Rule::Time, || {
+            format!("the header has time {}, its proposal {}", header.time.0, proposal.time.0)
+        })?;
+        let first = self.head.first_operation.saturating_add(u64::from(self.head.operation_count));
+        let count = proposal.operation_count();
+        ensure(
+            header.first_operation == first && u64::from(header.operation_count) == count,
+            Rule::Operations,
+            || {
+                let (given, of) = (header.operation_count, header.first_operation);
+                format!("the header has {given} operations from {of}, there are {count} from {first}")
+            },
+        )
+    }
+
+    /// That a quorum signed COMMIT for this very header.
+    fn check_certificate(
+        &self,
+        header: &Header,
+        hash: Hash,
+        committed: &CommittedBatch,
+    ) -> Result<(), Finding> {
+        let certificate = &committed.certificate;
+        ensure(certificate.kind == CertificateKind::Commit, Rule::Certificate, || {
+            "a prepare certificate stands for a commit certificate".to_owned()
+        })?;
+        let same = certificate.height == header.height && certificate.header_hash == hash;
+        ensure(same, Rule::Certificate, || {
+            let (height, named) = (certificate.height, certificate.header_hash);
+            format!("the certificate is of height {height} and header {named}, the header stored has {hash}")
+        })?;
+        certificate.verify(&self.cluster, &self.members, self.verifier).map_err(|error| {
+            let replica = match error {
+                CertificateError::Signature { index, .. } => Some(index),
+                _ => None,
+            };
+            Finding(Rule::Certificate, replica, error.to_string())
+        })
+    }
+
+    fn check_envelopes(&self, proposal: &Proposal) -> Result<(), Finding> {
+        if !self.policy.envelopes {
+            return Ok(());
+        }
+        for (index, envelope) in proposal.envelopes.iter().enumerate() {
+            envelope.verify(self.verifier).map_err(|error| {
+                Finding(Rule::EnvelopeSignature, None, format!("envelope {index}: {error}"))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Executes the batch again, if the policy says so, and compares the header.
+    fn replay(&self, header: &Header, hash: Hash, proposal: &Proposal) -> Result<Option<State>, Finding> {
+        let Some(state) = &self.state else { return Ok(None) };
+        let environment =
+            Environment { cluster: self.cluster, members: &self.members, verifier: self.verifier };
+        let executed = state
+            .execute(&environment, header.height, proposal, header.proposal)
+            .map_err(|fault| Finding(Rule::Execution, None, fault.to_string()))?;
+        ensure(executed.state.hash() == hash, Rule::Execution, || {
+            difference(header, executed.state.header())
+        })?;
+        Ok(Some(executed.state))
+    }
+}
+
+/// The first field in which a certified header differs from the one that execution gives.
+fn difference(certified: &Header, executed: &Header) -> String {
+    let roots = [
+        ("state root", certified.state_root, executed.state_root),
+        ("receipts root", certified.receipts_root, executed.receipts_root),
+        ("touched root", certified.touched_root, executed.touched_root),
+    ];
+    let differing = roots.into_iter().find(|(_, certified, executed)| certified != executed);
+    differing.map_or_else(
+        || "the header differs from that of the execution".to_owned(),
+        |(name, certified, executed)| format!("{name} {certified} was certified, execution gives {executed}"),
+    )
+}

@@ -1,0 +1,358 @@
+//! A generated chain holds; one byte flipped anywhere in it breaks the height that it belongs to.
+#![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::unwrap_used, clippy::panic)]
+
+use proptest::prelude::*;
+use quorate_audit::{Policy, Progress, Report, Rule, SourceError, Verdict, verify};
+use quorate_crypto::{
+    Address, Bounded, Certificate, CertificateKind, Ed25519Signer, Ed25519Verifier, Hash, Member, MemberSet,
+    NodeSeed, Role, Signature, Signer, decode, encode,
+};
+use quorate_execution::{Environment, State};
+use quorate_protocol::envelope::session_id;
+use quorate_protocol::file::Name;
+use quorate_protocol::genesis::{GENESIS_VERSION, Parameters};
+use quorate_protocol::operation::PrincipalRights;
+use quorate_protocol::peer::{Batch, CommittedBatch};
+use quorate_protocol::{
+    BatchTime, Credential, Envelope, EnvelopeBody, Genesis, Groups, Header, Operation, OperationBody,
+    Proposal, Vote, VoteKind,
+};
+
+const SECOND: u64 = 1_000_000_000;
+
+fn seed(number: u8) -> NodeSeed {
+    NodeSeed::from_bytes([number; 32])
+}
+
+fn member(index: u8) -> Member {
+    Member::from_seed(&seed(index), Address::try_from("127.0.0.1:7000".to_owned()).unwrap())
+}
+
+fn principal() -> Ed25519Signer {
+    Ed25519Signer::new(seed(100).derive(Role::Principal))
+}
+
+fn genesis() -> Genesis {
+    Genesis {
+        version: GENESIS_VERSION,
+        nonce: [1; 32],
+        time: BatchTime(1_700_000_000 * SECOND),
+        members: MemberSet::new(0, (0..4).map(member).collect()).unwrap(),
+        principal: principal().public(),
+        rights: PrincipalRights {
+            anyone: true,
+            administrator: true,
+            auditor: true,
+            uids: Bounded::new(),
+            gids: Bounded::new(),
+            squash_root: None,
+            realms: Bounded::new(),
+        },
+        parameters: Parameters::default(),
+        root: (0, 0, 0o755),
+        entropy: [2; 16],
+    }
+}
+
+/// The COMMITs of replicas for a header, as a certificate.
+fn certify(genesis: &Genesis, header: &Header, view: u64, replicas: &[u8]) -> Certificate {
+    let votes = replicas.iter().map(|replica| {
+        let mut vote = Vote {
+            kind: VoteKind::Commit,
+            epoch: 0,
+            view,
+            height: header.height,
+            header: header.hash(),
+            replica: *replica,
+            signature: Signature::ZERO,
+        };
+        let signer = Ed25519Signer::new(seed(*replica).derive(Role::Consensus));
+        vote.signature = signer.sign(&vote.statement(genesis.cluster()));
+        (vote.replica, vote.signature)
+    });
+    let kind = CertificateKind::Commit;
+    Certificate::assemble(
+        kind,
+        &genesis.members,
+        view,
+        header.height,
+        header.hash(),
+        votes.collect::<Vec<_>>(),
+    )
+    .unwrap()
+}
+
+fn envelope(cluster: Hash, first: u64, bodies: Vec<OperationBody>) -> Envelope {
+    let key = principal().public();
+    let operation = |body| Operation { credential: 0, requires: 0, at: None, body };
+    let body = EnvelopeBody {
+        cluster,
+        session: session_id(&cluster, &key, &[5; 32]),
+        key,
+        first,
+        valid_until: BatchTime(1_700_000_900 * SECOND),
+        credentials: Bounded::try_from(vec![Credential {
+            uid: 0,
+            gid: 0,
+            groups: Groups::Listed(Bounded::new()),
+        }])
+        .unwrap(),
+        operations: Bounded::try_collect(bodies.into_iter().map(operation)).unwrap(),
+    };
+    body.sign(&principal())
+}
+
+/// Six heights: a registration, changes, an empty batch.
+fn chain() -> (Genesis, Vec<CommittedBatch>) {
+    let genesis = genesis();
+    let cluster = genesis.cluster();
+    let verifier = Ed25519Verifier::new();
+    let mut state = State::genesis(&genesis).unwrap();
+    let mkdir = |text: &str| OperationBody::Mkdir {
+        parent: 1,
+        name: Name::new(text.as_bytes()).unwrap(),
+        mode: 0o755,
+        umask: 0,
+        ino: None,
+        entropy: [7; 16],
+    };
+    let batches = [
+        vec![envelope(cluster, 0, vec![OperationBody::Register { nonce: [5; 32] }])],
+        vec![envelope(cluster, 1, vec![mkdir("a"), mkdir("b")])],
+        vec![],
+        vec![envelope(cluster, 3, vec![mkdir("c")]), envelope(cluster, 4, vec![mkdir("c")])],
+        vec![envelope(cluster, 4, vec![mkdir("d")])],
+        vec![envelope(cluster, 5, vec![OperationBody::CloseSession])],
+    ];
+    let mut committed = Vec::new();
+    for (index, envelopes) in batches.into_iter().enumerate() {
+        let time = state.header().time.plus(SECOND);
+        let proposal =
+            Proposal { parent: state.header().proposal, time, envelopes: envelopes.try_into().unwrap() };
+        let height = state.height() + 1;
+        let digest = proposal.digest(&cluster, 0, height);
+        let environment = Environment { cluster, members: &genesis.members, verifier: &verifier };
+        state = state.execute(&environment, height, &proposal, digest).unwrap().state;
+        let signers: &[u8] = if index % 2 == 0 { &[0, 1, 3] } else { &[0, 1, 2, 3] };
+        let certificate = certify(&genesis, state.header(), index as u64, signers);
+        committed
+            .push(CommittedBatch { batch: Batch { header: state.header().clone(), proposal }, certificate });
+    }
+    (genesis, committed)
+}
+
+fn audit(genesis: &Genesis, chain: &[CommittedBatch], policy: Policy) -> Report {
+    let mut source = chain.iter().cloned().map(Ok);
+    verify(genesis, &Ed25519Verifier::new(), &mut source, policy, &mut |_| ())
+}
+
+/// The height and rule that an audit names.
+fn broken(report: &Report) -> (u64, Rule) {
+    match &report.verdict {
+        Verdict::Broken(breach) => {
+            assert_eq!(report.progress.height + 1, breach.height, "everything below holds");
+            (breach.height, breach.rule)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_chain_holds() {
+    let (genesis, chain) = chain();
+    for policy in [Policy::FULL, Policy::STANDARD, Policy { envelopes: false, replay: false }] {
+        let mut steps = Vec::new();
+        let mut source = chain.iter().cloned().map(Ok);
+        let mut progress = |progress: &Progress| steps.push(progress.height);
+        let report = verify(&genesis, &Ed25519Verifier::new(), &mut source, policy, &mut progress);
+        assert_eq!(report.verdict, Verdict::Holds);
+        assert_eq!(report.verdict.exit_code(), 0);
+        assert_eq!(report.progress, Progress { height: 6, operations: 7, signatures: 21 });
+        assert_eq!(report.head.as_ref(), Some(&chain[5].batch.header));
+        assert_eq!(steps, [1, 2, 3, 4, 5, 6]);
+    }
+    assert_eq!(audit(&genesis, &[], Policy::FULL).verdict, Verdict::Holds);
+}
+
+/// A part of a stored height.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Header,
+    Certificate,
+    Proposal,
+}
+
+/// The chain with one bit of a part's encoding flipped at a height; `None` when it does not decode any more,
+/// which the source refuses by itself.
+fn flipped(
+    chain: &[CommittedBatch],
+    index: usize,
+    part: Part,
+    at: usize,
+    bit: u8,
+) -> Option<Vec<CommittedBatch>> {
+    let flip = |mut bytes: Vec<u8>| {
+        let position = at % bytes.len();
+        bytes[position] ^= bit;
+        bytes
+    };
+    let mut forged = chain.to_vec();
+    let committed = &mut forged[index];
+    match part {
+        Part::Header => committed.batch.header = decode(&flip(encode(&committed.batch.header))).ok()?,
+        Part::Certificate => committed.certificate = decode(&flip(encode(&committed.certificate))).ok()?,
+        Part::Proposal => committed.batch.proposal = decode(&flip(encode(&committed.batch.proposal))).ok()?,
+    }
+    Some(forged)
+}
+
+const SHALLOW: Policy = Policy { envelopes: false, replay: false };
+
+#[test]
+fn every_flipped_byte_of_a_header_breaks_its_height() {
+    let (genesis, chain) = chain();
+    for index in 0..chain.len() {
+        for at in 0..encode(&chain[index].batch.header).len() {
+            let forged = flipped(&chain, index, Part::Header, at, 1).expect("any bytes are a header");
+            assert_eq!(broken(&audit(&genesis, &forged, SHALLOW)).0, index as u64 + 1);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn one_flipped_bit_breaks_its_height(
+        index in 0..6_usize,
+        part in prop::sample::select(vec![Part::Header, Part::Certificate, Part::Proposal]),
+        at in any::<usize>(),
+        bit in 0..8_u32,
+    ) {
+        let (genesis, chain) = whole();
+        if let Some(forged) = flipped(chain, index, part, at, 1 << bit) {
+            let report = audit(genesis, &forged, SHALLOW);
+            prop_assert_eq!(broken(&report).0, index as u64 + 1);
+            prop_assert_eq!(report.verdict.exit_code(), 1);
+        }
+    }
+}
+
+/// The chain, made once.
+fn whole() -> &'static (Genesis, Vec<CommittedBatch>) {
+    static CHAIN: std::sync::OnceLock<(Genesis, Vec<CommittedBatch>)> = std::sync::OnceLock::new();
+    CHAIN.get_or_init(chain)
+}
+
+#[test]
+fn missing_repeated_and_swapped_heights_break_the_first_one_that_is_wrong() {
+    let (genesis, chain) = chain();
+    let order = |indices: &[usize]| {
+        let chain: Vec<_> = indices.iter().map(|index| chain[*index].clone()).collect();
+        broken(&audit(&genesis, &chain, Policy::STANDARD))
+    };
+    assert_eq!(order(&[0, 2, 3]), (2, Rule::Continuity));
+    assert_eq!(order(&[0, 0, 1]), (2, Rule::Continuity));
+    assert_eq!(order(&[1]), (1, Rule::Continuity));
+    let mut other = genesis.clone();
+    other.nonce = [9; 32];
+    assert_eq!(broken(&audit(&other, &chain, Policy::STANDARD)), (1, Rule::Cluster));
+}
+
+#[test]
+fn certificates_need_a_quorum_of_valid_signatures_on_this_header() {
+    let (genesis, chain) = chain();
+    let header = &chain[3].batch.header;
+    let with = |certificate: Certificate| {
+        let mut forged = chain.clone();
+        forged[3].certificate = certificate;
+        audit(&genesis, &forged, Policy::STANDARD)
+    };
+    assert_eq!(with(certify(&genesis, header, 9, &[1, 2, 3])).verdict, Verdict::Holds);
+    assert_eq!(broken(&with(chain[2].certificate.clone())), (4, Rule::Certificate));
+    let mut prepare = certify(&genesis, header, 0, &[1, 2, 3]);
+    prepare.kind = CertificateKind::Prepare;
+    assert_eq!(broken(&with(prepare)), (4, Rule::Certificate));
+    let mut two = certify(&genesis, header, 0, &[1, 2, 3]);
+    two.signers = quorate_crypto::Bitmap::from_bytes(&[0b0110]).unwrap();
+    two.signatures = Bounded::try_from(two.signatures[..2].to_vec()).unwrap();
+    assert_eq!(broken(&with(two)), (4, Rule::Certificate));
+    let mut wrong = certify(&genesis, header, 0, &[0, 1, 2, 3]);
+    wrong.signatures.as_mut_slice()[2].0[3] ^= 1;
+    let report = with(wrong);
+    let Verdict::Broken(breach) = report.verdict else { panic!("it holds") };
+    assert_eq!((breach.height, breach.replica, breach.rule), (4, Some(2), Rule::Certificate));
+    assert!(breach.to_string().starts_with("height 4 breaks the rule certificate"), "{breach}");
+}
+
+/// What a quorum of liars could sign: the header is theirs, so only deeper checks find it.
+#[test]
+fn a_lying_quorum_is_caught_by_the_checks_beyond_signatures() {
+    let (genesis, chain) = chain();
+    let forged = |index: usize, change: &dyn Fn(&mut Batch), policy: Policy| {
+        let mut forged = chain[..=index].to_vec();
+        change(&mut forged[index].batch);
+        forged[index].certificate = certify(&genesis, &forged[index].batch.header, 0, &[0, 1, 2]);
+        audit(&genesis, &forged, policy)
+    };
+    let header = |index: usize, change: &dyn Fn(&mut Header), policy: Policy| {
+        forged(index, &|batch| change(&mut batch.header), policy)
+    };
+    type Change = fn(&mut Header);
+    let shallow: [(Change, Rule); 10] = [
+        (|header| header.version = 2, Rule::Version),
+        (|header| header.cluster.0[0] ^= 1, Rule::Cluster),
+        (|header| header.epoch = 1, Rule::Epoch),
+        (|header| header.height = 7, Rule::Continuity),
+        (|header| header.previous.0[0] ^= 1, Rule::Previous),
+        (|header| header.proposal.0[0] ^= 1, Rule::ProposalDigest),
+        (|header| header.time.0 += 1, Rule::Time),
+        (|header| header.first_operation += 1, Rule::Operations),
+        (|header| header.log_root.0[0] ^= 1, Rule::LogRoot),
+        (|header| header.members.0[0] ^= 1, Rule::Members),
+    ];
+    for (change, rule) in shallow {
+        let report = header(1, &change, SHALLOW);
+        assert_eq!(broken(&report), (2, rule));
+    }
+    let deep: [Change; 4] = [
+        |header| header.state_root.0[0] ^= 1,
+        |header| header.receipts_root.0[0] ^= 1,
+        |header| header.touched_root.0[0] ^= 1,
+        |header| header.touched_count += 1,
+    ];
+    for change in deep {
+        assert_eq!(header(1, &change, Policy::STANDARD).verdict, Verdict::Holds, "only replay can tell");
+        assert_eq!(broken(&header(1, &change, Policy::FULL)), (2, Rule::Execution));
+    }
+    // An envelope that its principal never signed.
+    let unsigned = |batch: &mut Batch| {
+        batch.proposal.envelopes.as_mut_slice()[0].signature.0[1] ^= 1;
+        batch.header.proposal = batch.proposal.digest(&genesis.cluster(), 0, 2);
+    };
+    assert_eq!(broken(&forged(1, &unsigned, Policy::STANDARD)), (2, Rule::EnvelopeSignature));
+    let late = |batch: &mut Batch| {
+        batch.proposal.time = BatchTime(1);
+        batch.header.time = BatchTime(1);
+        batch.header.proposal = batch.proposal.digest(&genesis.cluster(), 0, 2);
+    };
+    assert_eq!(broken(&forged(1, &late, Policy::STANDARD)), (2, Rule::Proposal));
+}
+
+#[test]
+fn a_source_that_fails_is_no_verdict_and_one_that_is_damaged_is() {
+    let (genesis, chain) = chain();
+    let with = |error: SourceError| {
+        let mut source = chain[..3].iter().cloned().map(Ok).chain([Err(error)]);
+        verify(&genesis, &Ed25519Verifier::new(), &mut source, Policy::STANDARD, &mut |_| ())
+    };
+    let gone = with(SourceError::Unavailable("no connection".to_owned()));
+    assert_eq!(gone.verdict, Verdict::CannotTell { height: 4, text: "no connection".to_owned() });
+    assert_eq!((gone.verdict.exit_code(), gone.progress.height), (2, 3));
+    let damaged = |height| with(SourceError::Damaged { height, text: "checksum".to_owned() });
+    assert_eq!(broken(&damaged(None)), (4, Rule::Readable));
+    assert_eq!(broken(&damaged(Some(4))), (4, Rule::Readable));
+    let mut bad = genesis.clone();
+    bad.version = 9;
+    assert_eq!(audit(&bad, &chain, Policy::STANDARD).verdict.exit_code(), 2);
+}

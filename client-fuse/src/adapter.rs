@@ -1,0 +1,584 @@
+//! fuser's trait on top of [`Shared`]: every request becomes a task at once.
+//!
+//! Invariant: no handler waits for anything; what it needs of the request is copied before it returns.
+
+use crate::files::OpenFile;
+use crate::operations::AttributeChanges;
+use crate::shared::{Mount, Outcome, Shared, entropy};
+use crate::{convert, credentials, reading, writing};
+use fuser::{
+    AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use quorate_protocol::file::Attributes;
+use quorate_protocol::operation::{OpenMode, RenameMode};
+use quorate_protocol::{Credential, OperationBody};
+use std::ffi::OsStr;
+use std::future::Future;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+/// How long the kernel may believe a name or an attribute.
+const NEVER: Duration = Duration::ZERO;
+/// Inode numbers are never used again, so one generation is enough (rule S8).
+const GENERATION: Generation = Generation(1);
+/// Bytes of one write request.
+const WRITE_BYTES_MAX: u32 = 1 << 20;
+/// Requests that the kernel may have under way.
+const BACKGROUND_MAX: u16 = 64;
+/// What `statfs` shows: block size, and as many free blocks as nobody counts.
+const STATFS_BLOCK: u32 = 4096;
+const STATFS_BLOCKS: u64 = 1 << 38;
+const STATFS_FILES: u64 = 1 << 48;
+
+/// The filesystem as fuser drives it.
+pub struct Adapter(pub Mount);
+
+impl Adapter {
+    /// Runs a task for a request.
+    fn task<F>(&self, work: impl FnOnce(Mount) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.0.runtime.spawn(work(Arc::clone(&self.0)));
+    }
+}
+
+fn fail(errno: i32) -> Errno {
+    Errno::from_i32(errno)
+}
+
+fn reply_entry(reply: ReplyEntry, outcome: Outcome<Attributes>) {
+    match outcome {
+        Ok(attributes) => reply.entry(&NEVER, &convert::attributes(&attributes), GENERATION),
+        Err(errno) => reply.error(fail(errno)),
+    }
+}
+
+fn reply_attributes(reply: ReplyAttr, outcome: Outcome<Attributes>) {
+    match outcome {
+        Ok(attributes) => reply.attr(&NEVER, &convert::attributes(&attributes)),
+        Err(errno) => reply.error(fail(errno)),
+    }
+}
+
+fn reply_empty(reply: ReplyEmpty, outcome: Outcome<()>) {
+    match outcome {
+        Ok(()) => reply.ok(),
+        Err(errno) => reply.error(fail(errno)),
+    }
+}
+
+/// The protocol of extended attributes: a size of 0 asks for the size.
+fn reply_xattr(reply: ReplyXattr, size: u32, outcome: Outcome<Vec<u8>>) {
+    match outcome {
+        Err(errno) => reply.error(fail(errno)),
+        Ok(value) => match u32::try_from(value.len()) {
+            Ok(length) if size == 0 => reply.size(length),
+            Ok(length) if length <= size => reply.data(&value),
+            _ => reply.error(fail(libc::ERANGE)),
+        },
+    }
+}
+
+fn open_mode(flags: i32) -> OpenMode {
+    let access = flags & libc::O_ACCMODE;
+    OpenMode {
+        read: access != libc::O_WRONLY,
+        write: access != libc::O_RDONLY,
+        truncate: flags & libc::O_TRUNC != 0,
+    }
+}
+
+async fn open(mount: &Mount, credential: Credential, ino: u64, flags: i32) -> Outcome<u64> {
+    let mode = open_mode(flags);
+    let writes = mode.write || mode.truncate;
+    let block_log2 = if writes {
+        mount.open_to_write(&credential, ino, mode).await?
+    } else {
+        mount.open_to_read(&credential, ino).await?
+    };
+    let append = flags & libc::O_APPEND != 0;
+    let (handle, file) = mount.files.open(ino, block_log2, credential, mode, (append, writes, false));
+    if !writes {
+        reading::hold_later(mount, &file);
+    }
+    Ok(handle)
+}
+
+async fn create(
+    mount: &Mount,
+    credential: Credential,
+    (parent, name): (u64, quorate_protocol::file::Name),
+    (mode, umask): (u16, u16),
+    flags: i32,
+) -> Outcome<(Attributes, u64)> {
+    let open = open_mode(flags);
+    let exclusive = flags & libc::O_EXCL != 0;
+    let entropy = entropy()?;
+    let body =
+        OperationBody::Create { parent, name, mode, umask, exclusive, open: Some(open), ino: None, entropy };
+    let (attributes, created) = mount.execute_for_inode(&credential, body).await?;
+    let append = flags & libc::O_APPEND != 0;
+    let (handle, _) =
+        mount.files.open(attributes.ino, attributes.block_log2, credential, open, (append, true, created));
+    Ok((attributes, handle))
+}
+
+async fn write(mount: &Mount, file: &Arc<OpenFile>, offset: u64, data: Vec<u8>) -> Outcome<u32> {
+    let length = u32::try_from(data.len()).map_err(|_| libc::EINVAL)?;
+    if file.append {
+        mount.append(file, data).await?;
+        return Ok(length);
+    }
+    let was_clean = file.inode.dirty().is_clean();
+    let full = Shared::buffer(file, offset, &data);
+    if was_clean {
+        writing::age(mount, file);
+    }
+    if full {
+        mount.write_back(&file.inode, &file.credential).await?;
+    }
+    Ok(length)
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        for wanted in [
+            InitFlags::FUSE_ATOMIC_O_TRUNC,
+            InitFlags::FUSE_HANDLE_KILLPRIV,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_AUTO_INVAL_DATA,
+            InitFlags::FUSE_BIG_WRITES,
+            InitFlags::FUSE_ASYNC_READ,
+        ] {
+            // What the kernel does not offer, it does not need.
+            let _ = config.add_capabilities(wanted);
+        }
+        let _ = config.set_max_write(WRITE_BYTES_MAX);
+        let _ = config.set_max_background(BACKGROUND_MAX);
+        let _ = config.set_time_granularity(Duration::from_nanos(1));
+        Ok(())
+    }
+
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let credential = credentials::of(request);
+        match convert::name(name) {
+            Err(errno) => reply.error(fail(errno)),
+            Ok(name) => self.task(|mount| async move {
+                reply_entry(reply, mount.lookup(&credential, parent.0, name).await);
+            }),
+        }
+    }
+
+    fn getattr(&self, request: &Request, ino: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
+        let credential = credentials::of(request);
+        self.task(|mount| async move {
+            reply_attributes(reply, mount.attributes(&credential, ino.0).await);
+        });
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        handle: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let credential = credentials::of(request);
+        let changes = AttributeChanges {
+            mode: mode.map(convert::mode),
+            uid,
+            gid,
+            size,
+            atime: convert::set_time(atime),
+            mtime: convert::set_time(mtime),
+        };
+        self.task(|mount| async move {
+            let file = handle.and_then(|handle| mount.files.file(handle.0));
+            let granted = file.is_some_and(|file| file.mode.write && file.granted.load(Ordering::Acquire));
+            reply_attributes(reply, mount.set_attributes(&credential, ino.0, changes, granted).await);
+        });
+    }
+
+    fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
+        let credential = credentials::of(request);
+        self.task(|mount| async move {
+            match mount.read_link(&credential, ino.0).await {
+                Ok(target) => reply.data(&target),
+                Err(errno) => reply.error(fail(errno)),
+            }
+        });
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let credential = credentials::of(request);
+        match convert::name(name) {
+            Err(errno) => reply.error(fail(errno)),
+            Ok(name) => self.task(|mount| async move {
+                let place = (parent.0, name);
+                reply_entry(reply, mount.mknod(&credential, place, (mode, rdev), convert::mode(umask)).await);
+            }),
+        }
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let credential = credentials::of(request);
+        match convert::name(name) {
+            Err(errno) => reply.error(fail(errno)),
+            Ok(name) => self.task(|mount| async move {
+                let (mode, umask) = (convert::mode(mode), convert::mode(umask));
+                reply_entry(reply, mount.mkdir(&credential, (parent.0, name), mode, umask).await);
+            }),
+        }
+    }
+
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let credential = credentials::of(request);
+        match convert::name(name) {
+            Err(errno) => reply.error(fail(errno)),
+            Ok(name) => self.task(|mount| async move {
+                reply_empty(reply, mount.unlink(&credential, parent.0, name).await);
+            }),
+        }
+    }
+
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let credential = credentials::of(request);
+        match convert::name(name) {
+            Err(errno) => reply.error(fail(errno)),
+            Ok(name) => self.task(|mount| async move {
+                reply_empty(reply, mount.rmdir(&credential, parent.0, name).await);
+            }),
+        }
+    }
+
+    fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let credential = credentials::of(request);
+        let target = target.as_os_str().as_bytes().to_vec();
+        match convert::name(name) {
+            Err(errno) => reply.error(fail(errno)),
+            Ok(name) => self.task(|mount| async move {
+                reply_entry(reply, mount.symlink(&credential, (parent.0, name), target).await);
+            }),
+        }
+    }
+
+    fn rename(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let credential = credentials::of(request);
+        let mode = if flags.is_empty() {
+            Ok(RenameMode::Replace)
+        } else if flags == RenameFlags::RENAME_NOREPLACE {
+            Ok(RenameMode::NoReplace)
+        } else if flags == RenameFlags::RENAME_EXCHANGE {
+            Ok(RenameMode::Exchange)
+        } else {
+            Err(libc::EINVAL)
+        };
+        let parsed = mode.and_then(|mode| Ok((convert::name(name)?, convert::name(new_name)?, mode)));
+        match parsed {
+            Err(errno) => reply.error(fail(errno)),
+            Ok((name, new_name, mode)) => self.task(|mount| async move {
+                let (from, to) = ((parent.0, name), (new_parent.0, new_name));
+                reply_empty(reply, mount.rename(&credential, from, to, mode).await);
+            }),
+        }
+    }
+
+    fn link(&self, request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let credential = credentials::of(request);
+        match convert::name(name) {
+            Err(errno) => reply.error(fail(errno)),
+            Ok(name) => self.task(|mount| async move {
+                reply_entry(reply, mount.link(&credential, ino.0, parent.0, name).await);
+            }),
+        }
+    }
+
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let credential = credentials::of(request);
+        self.task(|mount| async move {
+            match open(&mount, credential, ino.0, flags.0).await {
+                Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
+                Err(errno) => reply.error(fail(errno)),
+            }
+        });
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let credential = credentials::of(request);
+        match convert::name(name) {
+            Err(errno) => reply.error(fail(errno)),
+            Ok(name) => self.task(|mount| async move {
+                let modes = (convert::mode(mode), convert::mode(umask));
+                match create(&mount, credential, (parent.0, name), modes, flags).await {
+                    Ok((attributes, handle)) => reply.created(
+                        &NEVER,
+                        &convert::attributes(&attributes),
+                        GENERATION,
+                        FileHandle(handle),
+                        FopenFlags::empty(),
+                    ),
+                    Err(errno) => reply.error(fail(errno)),
+                }
+            }),
+        }
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let Some(file) = self.0.files.file(handle.0) else { return reply.error(fail(libc::EBADF)) };
+        self.task(|mount| async move {
+            let length = usize::try_from(size).unwrap_or(0);
+            match mount.read_file(&file, offset, length).await {
+                Ok(bytes) => reply.data(bytes.get(..length).unwrap_or(&bytes)),
+                Err(errno) => reply.error(fail(errno)),
+            }
+        });
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let Some(file) = self.0.files.file(handle.0) else { return reply.error(fail(libc::EBADF)) };
+        let data = data.to_vec();
+        self.task(|mount| async move {
+            match write(&mount, &file, offset, data).await {
+                Ok(length) => reply.written(length),
+                Err(errno) => reply.error(fail(errno)),
+            }
+        });
+    }
+
+    fn flush(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        _owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        let Some(file) = self.0.files.file(handle.0) else { return reply.error(fail(libc::EBADF)) };
+        self.task(|mount| async move { reply_empty(reply, mount.flush(&file).await) });
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        reply.ok();
+        if let Some(file) = self.0.files.release(handle.0) {
+            writing::release(&self.0, file);
+        }
+    }
+
+    fn fsync(&self, _request: &Request, _ino: INodeNo, handle: FileHandle, _data: bool, reply: ReplyEmpty) {
+        let Some(file) = self.0.files.file(handle.0) else { return reply.error(fail(libc::EBADF)) };
+        self.task(|mount| async move { reply_empty(reply, mount.flush(&file).await) });
+    }
+
+    fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let credential = credentials::of(request);
+        self.task(|mount| async move {
+            match mount.open_directory(&credential, ino.0).await {
+                Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
+                Err(errno) => reply.error(fail(errno)),
+            }
+        });
+    }
+
+    fn readdir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let Some(directory) = self.0.files.directory(handle.0) else {
+            return reply.error(fail(libc::EBADF));
+        };
+        self.task(|mount| async move {
+            let listed = mount
+                .list(&directory, offset, |entry| {
+                    let kind = convert::file_type(entry.kind);
+                    reply.add(INodeNo(entry.ino), entry.cookie, kind, OsStr::from_bytes(&entry.name))
+                })
+                .await;
+            match listed {
+                Ok(()) => reply.ok(),
+                Err(errno) => reply.error(fail(errno)),
+            }
+        });
+    }
+
+    fn releasedir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.0.files.release_directory(handle.0);
+        reply.ok();
+    }
+
+    /// Names are in the cluster when their calls return: there is nothing to sync.
+    fn fsyncdir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _handle: FileHandle,
+        _data: bool,
+        reply: ReplyEmpty,
+    ) {
+        reply.ok();
+    }
+
+    fn statfs(&self, request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        let credential = credentials::of(request);
+        self.task(|mount| async move {
+            match mount.totals(&credential).await {
+                Ok(totals) => {
+                    let used = totals.bytes.div_ceil(u64::from(STATFS_BLOCK));
+                    let free = STATFS_BLOCKS.saturating_sub(used);
+                    let files = STATFS_FILES.saturating_sub(totals.inodes);
+                    reply.statfs(
+                        STATFS_BLOCKS,
+                        free,
+                        free,
+                        STATFS_FILES,
+                        files,
+                        STATFS_BLOCK,
+                        255,
+                        STATFS_BLOCK,
+                    );
+                }
+                Err(errno) => reply.error(fail(errno)),
+            }
+        });
+    }
+
+    fn setxattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let credential = credentials::of(request);
+        let pair = (name.as_bytes().to_vec(), value.to_vec());
+        self.task(|mount| async move {
+            reply_empty(reply, mount.set_xattr(&credential, ino.0, pair, flags).await);
+        });
+    }
+
+    fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let credential = credentials::of(request);
+        let name = name.as_bytes().to_vec();
+        self.task(|mount| async move {
+            reply_xattr(reply, size, mount.xattr(&credential, ino.0, name).await);
+        });
+    }
+
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let credential = credentials::of(request);
+        self.task(|mount| async move {
+            reply_xattr(reply, size, mount.xattrs(&credential, ino.0).await);
+        });
+    }
+
+    fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let credential = credentials::of(request);
+        let name = name.as_bytes().to_vec();
+        self.task(|mount| async move {
+            reply_empty(reply, mount.remove_xattr(&credential, ino.0, name).await);
+        });
+    }
+
+    fn access(&self, request: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        let credential = credentials::of(request);
+        self.task(|mount| async move {
+            let mask = u16::try_from(mask.bits() & 7).unwrap_or_default();
+            reply_empty(reply, mount.access(&credential, ino.0, mask).await);
+        });
+    }
+}

@@ -1,0 +1,203 @@
+//! Open files and directories of this mount, and what is dirty in them.
+//!
+//! Invariant: a handle lives from open to release; an inode's entry lives as long as it has a handle or
+//! dirty bytes.
+
+use crate::dirty::Dirty;
+use quorate_protocol::operation::OpenMode;
+use quorate_protocol::{Credential, Ino};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A regular file that is open here, whatever its number of handles.
+pub struct OpenInode {
+    /// The inode.
+    pub ino: Ino,
+    /// What is not in the cluster yet.
+    pub dirty: Mutex<Dirty>,
+    /// One write-back at a time, so that older bytes never land after newer ones.
+    pub writing: tokio::sync::Mutex<()>,
+    /// The errno of a write-back that failed and was not reported yet; 0 for none.
+    error: AtomicU64,
+    /// Binary logarithm of the block size.
+    pub block_log2: u8,
+    /// Whether `security.capability` is known to be absent: the kernel asks before every write.
+    pub no_capability: AtomicBool,
+    /// Opens that the cluster does not know of (reads that have not lasted long).
+    pub unknown_opens: AtomicU64,
+}
+
+impl OpenInode {
+    /// The dirty bytes.
+    pub fn dirty(&self) -> MutexGuard<'_, Dirty> {
+        self.dirty.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers a failed write-back for whoever closes or syncs next.
+    pub fn fail(&self, errno: i32) {
+        self.error.store(u64::from(errno.unsigned_abs()), Ordering::Relaxed);
+    }
+
+    /// Takes the errno that is to be reported once.
+    pub fn take_error(&self) -> Option<i32> {
+        let errno = self.error.swap(0, Ordering::Relaxed);
+        i32::try_from(errno).ok().filter(|errno| *errno != 0)
+    }
+}
+
+/// A handle of a regular file.
+pub struct OpenFile {
+    /// The file.
+    pub inode: Arc<OpenInode>,
+    /// Who opened it.
+    pub credential: Credential,
+    /// What for.
+    pub mode: OpenMode,
+    /// `O_APPEND`.
+    pub append: bool,
+    /// Whether the session holds a grant for it.
+    pub granted: AtomicBool,
+    /// Set at release: a grant that arrives later is given back at once.
+    pub closed: AtomicBool,
+}
+
+/// A handle of a directory: the last page that was fetched.
+pub struct OpenDirectory {
+    /// The directory.
+    pub ino: Ino,
+    /// Who opened it.
+    pub credential: Credential,
+    /// One reader at a time; the page, by the cookie that it was asked with.
+    pub page: tokio::sync::Mutex<Option<(u64, quorate_metadata::DirectoryPage)>>,
+}
+
+#[derive(Default)]
+struct Tables {
+    files: HashMap<u64, Arc<OpenFile>>,
+    directories: HashMap<u64, Arc<OpenDirectory>>,
+    inodes: HashMap<Ino, (Arc<OpenInode>, usize)>,
+}
+
+/// All that is open.
+#[derive(Default)]
+pub struct Files {
+    next: AtomicU64,
+    tables: Mutex<Tables>,
+}
+
+impl Files {
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+    }
+
+    /// Adds a handle of a regular file.
+    pub fn open(
+        &self,
+        ino: Ino,
+        block_log2: u8,
+        credential: Credential,
+        mode: OpenMode,
+        (append, granted, created): (bool, bool, bool),
+    ) -> (u64, Arc<OpenFile>) {
+        let mut tables = self.tables();
+        let (inode, handles) = tables.inodes.entry(ino).or_insert_with(|| {
+            let inode = OpenInode {
+                ino,
+                dirty: Mutex::default(),
+                writing: tokio::sync::Mutex::default(),
+                error: AtomicU64::new(0),
+                block_log2,
+                no_capability: AtomicBool::new(created),
+                unknown_opens: AtomicU64::new(0),
+            };
+            (Arc::new(inode), 0)
+        });
+        *handles += 1;
+        if !granted {
+            inode.unknown_opens.fetch_add(1, Ordering::Relaxed);
+        }
+        let file = Arc::new(OpenFile {
+            inode: Arc::clone(inode),
+            credential,
+            mode,
+            append,
+            granted: AtomicBool::new(granted),
+            closed: AtomicBool::new(false),
+        });
+        let handle = self.number();
+        tables.files.insert(handle, Arc::clone(&file));
+        (handle, file)
+    }
+
+    /// A handle's file.
+    pub fn file(&self, handle: u64) -> Option<Arc<OpenFile>> {
+        self.tables().files.get(&handle).cloned()
+    }
+
+    /// An inode that is open here.
+    pub fn inode(&self, ino: Ino) -> Option<Arc<OpenInode>> {
+        self.tables().inodes.get(&ino).map(|(inode, _)| Arc::clone(inode))
+    }
+
+    /// All inodes that are open here.
+    pub fn inodes(&self) -> Vec<Arc<OpenInode>> {
+        self.tables().inodes.values().map(|(inode, _)| Arc::clone(inode)).collect()
+    }
+
+    /// Whether any file is open without a grant.
+    pub fn any_unknown(&self) -> bool {
+        self.tables().inodes.values().any(|(inode, _)| inode.unknown_opens.load(Ordering::Relaxed) > 0)
+    }
+
+    /// The handles of an inode that have no grant.
+    pub fn unknown(&self, ino: Ino) -> Vec<Arc<OpenFile>> {
+        let tables = self.tables();
+        let without = |file: &&Arc<OpenFile>| file.inode.ino == ino && !file.granted.load(Ordering::Relaxed);
+        tables.files.values().filter(without).cloned().collect()
+    }
+
+    /// A handle that can write to an inode.
+    pub fn writer(&self, ino: Ino) -> Option<Arc<OpenFile>> {
+        let tables = self.tables();
+        let writes = |file: &&Arc<OpenFile>| file.inode.ino == ino && file.mode.write;
+        tables.files.values().find(writes).cloned()
+    }
+
+    /// Takes a handle out.
+    pub fn release(&self, handle: u64) -> Option<Arc<OpenFile>> {
+        let mut tables = self.tables();
+        let file = tables.files.remove(&handle)?;
+        file.closed.store(true, Ordering::Relaxed);
+        let ino = file.inode.ino;
+        if let Some((_, handles)) = tables.inodes.get_mut(&ino) {
+            *handles -= 1;
+            if *handles == 0 {
+                tables.inodes.remove(&ino);
+            }
+        }
+        Some(file)
+    }
+
+    /// Adds a handle of a directory.
+    pub fn open_directory(&self, ino: Ino, credential: Credential) -> u64 {
+        let handle = self.number();
+        let directory = OpenDirectory { ino, credential, page: tokio::sync::Mutex::default() };
+        self.tables().directories.insert(handle, Arc::new(directory));
+        handle
+    }
+
+    /// A handle's directory.
+    pub fn directory(&self, handle: u64) -> Option<Arc<OpenDirectory>> {
+        self.tables().directories.get(&handle).cloned()
+    }
+
+    /// Takes a directory's handle out.
+    pub fn release_directory(&self, handle: u64) {
+        self.tables().directories.remove(&handle);
+    }
+}

@@ -1,0 +1,23 @@
+//! The mount: fuser on top of the verified client.
+//!
+//! Invariants: every request becomes a task at once and ends by its deadline, because fuser cannot be
+//! interrupted; the kernel caches no name and no attribute (time-outs are 0), so that what one mount has
+//! done is visible on another when the call has returned; data is written back at close, fsync, by size and
+//! by age, and an error of a write-back is reported once by close or fsync.
+
+#![deny(unsafe_code)]
+
+mod adapter;
+mod convert;
+mod credentials;
+mod dirty;
+mod files;
+mod mounting;
+mod operations;
+mod options;
+mod reading;
+mod shared;
+mod writing;
+
+pub use mounting::{MountError, Mounted, is_mounted, mount, unmount};
+pub use options::{MountOptions, OptionError};

@@ -1,0 +1,107 @@
+//! What all tasks of a mount share, and how they fail.
+//!
+//! Invariant: an errno that reaches the kernel is the cluster's verdict, or EIO, ETIMEDOUT and the like for
+//! what the cluster could not decide; a failed proof never becomes ENOENT.
+
+use crate::files::Files;
+use crate::options::MountOptions;
+use quorate_client::{Client, ClientError, Freshness};
+use quorate_metadata::Answer;
+use quorate_protocol::file::{Attributes, Entropy, Name};
+use quorate_protocol::query::Query;
+use quorate_protocol::{Credential, Ino, OperationBody, Reply};
+use std::sync::{Arc, Mutex};
+use tokio::runtime::Handle;
+
+/// The result of a request: an errno on failure.
+pub type Outcome<T> = Result<T, i32>;
+
+/// One mount.
+pub struct Shared {
+    /// The verified client.
+    pub client: Client,
+    /// Where tasks run.
+    pub runtime: Handle,
+    /// Options.
+    pub options: MountOptions,
+    /// What is open.
+    pub files: Files,
+    /// The last totals, for a `statfs` that must not wait.
+    pub totals: Mutex<Option<quorate_metadata::rows::Totals>>,
+}
+
+/// A handle to it, cheap to clone.
+pub type Mount = Arc<Shared>;
+
+/// The errno of a client's error.
+pub fn errno(error: &ClientError) -> i32 {
+    i32::from(error.errno())
+}
+
+/// Random bytes for what an operation creates (rule S3).
+pub fn entropy() -> Outcome<Entropy> {
+    let mut bytes = Entropy::default();
+    getrandom::fill(&mut bytes).map_err(|_| libc::EIO)?;
+    Ok(bytes)
+}
+
+impl Shared {
+    /// Does one operation.
+    pub async fn execute(&self, credential: &Credential, body: OperationBody) -> Outcome<Reply> {
+        if self.options.read_only {
+            return Err(libc::EROFS);
+        }
+        self.client.execute_to_end(credential, body).await.map_err(|error| errno(&error))
+    }
+
+    /// Does one operation that answers with an inode.
+    pub async fn execute_for_inode(
+        &self,
+        credential: &Credential,
+        body: OperationBody,
+    ) -> Outcome<(Attributes, bool)> {
+        match self.execute(credential, body).await? {
+            Reply::Inode { attributes, created } => Ok((attributes, created)),
+            _ => Err(libc::EIO),
+        }
+    }
+
+    /// Asks a question.
+    pub async fn read(&self, credential: &Credential, query: Query, freshness: Freshness) -> Outcome<Answer> {
+        self.client.read(credential, query, freshness).await.map_err(|error| errno(&error))
+    }
+
+    /// The attributes of an inode, with what is dirty here.
+    pub async fn attributes(&self, credential: &Credential, ino: Ino) -> Outcome<Attributes> {
+        match self.read(credential, Query::Attributes { ino }, Freshness::Floor).await? {
+            Answer::Attributes(attributes) => Ok(self.overlay(attributes)),
+            _ => Err(libc::EIO),
+        }
+    }
+
+    /// What a name names, linearizable.
+    pub async fn lookup(&self, credential: &Credential, parent: Ino, name: Name) -> Outcome<Attributes> {
+        match self.read(credential, Query::Lookup { parent, name }, Freshness::Linearizable).await? {
+            Answer::Attributes(attributes) => Ok(self.overlay(attributes)),
+            _ => Err(libc::EIO),
+        }
+    }
+
+    /// Lays local size and time over attributes of a file that is dirty here.
+    pub fn overlay(&self, mut attributes: Attributes) -> Attributes {
+        let Some(inode) = self.files.inode(attributes.ino) else { return attributes };
+        let dirty = inode.dirty();
+        if dirty.is_clean() {
+            return attributes;
+        }
+        let end = dirty.end();
+        if end > attributes.size {
+            attributes.size = end;
+            attributes.blocks = attributes.blocks.max(end.div_ceil(512));
+        }
+        let now = crate::convert::timestamp(std::time::SystemTime::now());
+        attributes.mtime = attributes.mtime.max(now);
+        attributes.ctime = attributes.ctime.max(now);
+        attributes
+    }
+}

@@ -1,0 +1,60 @@
+//! Looking at a cluster without a session: works without a quorum, and changes nothing.
+//!
+//! Invariant: what is shown of replicas is their word, except headers, which are verified.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_crypto::SecretKey;
+use quorate_protocol::Height;
+use quorate_protocol::peer::CommittedBatch;
+use quorate_transport::ClusterFile;
+
+use crate::core::Core;
+use crate::error::ClientError;
+use crate::network::Network;
+use crate::options::ClientOptions;
+use crate::status::ClusterStatus;
+
+/// How long replicas have to accept a connection before they count as unreachable.
+pub const LINK_PATIENCE: Duration = Duration::from_secs(2);
+/// How often the links are looked at meanwhile.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// A connection to all replicas without a session.
+pub struct Observer {
+    core: Arc<Core>,
+}
+
+impl Observer {
+    /// Links to all replicas that can be reached within [`LINK_PATIENCE`].
+    ///
+    /// # Errors
+    /// [`ClientError`] of this side; replicas that cannot be reached are no error.
+    pub async fn start(
+        cluster: ClusterFile,
+        principal: SecretKey,
+        options: ClientOptions,
+    ) -> Result<Self, ClientError> {
+        let network = Network::start(&cluster, &principal)?;
+        let core = Core::new(cluster, principal, options, Arc::new(network))?;
+        let until = tokio::time::Instant::now() + LINK_PATIENCE;
+        while core.connected() < core.members.n() && tokio::time::Instant::now() < until {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+        Ok(Self { core })
+    }
+
+    /// As [`crate::Client::status`].
+    pub async fn status(&self) -> ClusterStatus {
+        crate::status::status(&self.core).await
+    }
+
+    /// As [`crate::Client::history`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn history(&self, from: Height) -> Result<Vec<CommittedBatch>, ClientError> {
+        crate::status::history(&self.core, from).await
+    }
+}

@@ -1,0 +1,499 @@
+//! The envelopes of one session: sequence numbers, retries, results. Pure: no network, no clock.
+//!
+//! Invariants: every sequence number is used for one operation only, except that a number whose envelope
+//! is proven dead (a certified batch time is beyond its validity and the session did not consume it) is
+//! used again; an envelope is sent byte-identical until its fate is certified; a result reaches its caller
+//! only from a header that is known to be committed; a gap is never final (rules R3, R8).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_crypto::{Bounded, Hash, Signer};
+use quorate_execution::{BATCH_TIME_MAX, verify_results_of};
+use quorate_protocol::client::{EnvelopeResults, Refusal};
+use quorate_protocol::envelope::session_id;
+use quorate_protocol::operation::OpenMode;
+use quorate_protocol::{
+    BatchTime, Credential, Envelope, EnvelopeBody, Groups, Height, Operation, OperationBody, OperationResult,
+    ReplicaIndex, SessionId, SkipReason,
+};
+use tokio::time::Instant;
+
+use crate::batch::{Batch, Job, Waiter};
+use crate::error::{ClientError, EIO};
+use crate::options::{ENVELOPES_IN_FLIGHT_MAX, OPERATIONS_WAITING_MAX, RESULTS_WAIT, RETRY_FIRST, RETRY_MAX};
+use crate::trust::Trust;
+
+/// Results of one envelope under different uncertified headers that are kept at once.
+pub(crate) const CANDIDATES_MAX: usize = 8;
+
+/// First wait before an envelope that was skipped is sent again.
+const RETRY_SKIPPED: Duration = Duration::from_millis(20);
+
+/// What the pipeline wants to be done.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// Send this envelope; `attempt` counts from 0.
+    Send { envelope: Arc<Envelope>, attempt: u32 },
+    /// Ask a replica for the results of the envelope that starts at `first`.
+    Fetch { first: u64, attempt: u32 },
+    /// The envelope that starts at `first` is past its validity: ask for the session's next number, at a
+    /// height that is at least the floor, as somebody whom the envelope acts as, and call
+    /// [`Pipeline::resolve`].
+    Resolve { first: u64, credential: Credential },
+}
+
+/// What became of the session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It goes on.
+    Lives,
+    /// It is gone, or its numbers are; start a fresh one.
+    Lost,
+    /// The cluster does not take this principal.
+    Refused(ClientError),
+}
+
+/// An envelope whose fate is not certified.
+#[derive(Debug)]
+struct Flight {
+    envelope: Arc<Envelope>,
+    digest: Hash,
+    waiters: Vec<Waiter>,
+    candidates: Vec<(Hash, EnvelopeResults)>,
+    attempt: u32,
+    retry_at: Instant,
+    fetch_at: Option<Instant>,
+    fetches: u32,
+    resolving: bool,
+    refusals: Vec<(ReplicaIndex, Refusal)>,
+}
+
+impl Flight {
+    fn first(&self) -> u64 {
+        self.envelope.body.first
+    }
+
+    fn answer_all(&mut self, error: &ClientError) {
+        self.waiters.iter_mut().for_each(|waiter| waiter.answer(Err(error.clone())));
+    }
+}
+
+/// One session's envelopes and what waits for the next one.
+pub(crate) struct Pipeline {
+    cluster: Hash,
+    signer: Arc<dyn Signer>,
+    session: SessionId,
+    registered: bool,
+    next: u64,
+    waiting: VecDeque<Job>,
+    flights: VecDeque<Flight>,
+    /// How long envelopes are valid; `None`: for ever.
+    validity: Option<u64>,
+}
+
+impl Pipeline {
+    pub(crate) fn new(cluster: Hash, signer: Arc<dyn Signer>, validity: Option<Duration>) -> Self {
+        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 4);
+        Self {
+            cluster,
+            signer,
+            session: Hash::ZERO,
+            registered: false,
+            next: 0,
+            waiting: VecDeque::new(),
+            flights: VecDeque::new(),
+            validity: validity.map(nanoseconds),
+        }
+    }
+
+    pub(crate) const fn session(&self) -> SessionId {
+        self.session
+    }
+
+    pub(crate) const fn registered(&self) -> bool {
+        self.registered
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.flights.is_empty()
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        self.waiting.len() < OPERATIONS_WAITING_MAX
+    }
+
+    /// Starts a fresh session. What is pending is answered with `SessionLost`.
+    pub(crate) fn register(&mut self, nonce: [u8; 32], valid_until: BatchTime, now: Instant) -> Action {
+        self.fail_all(&ClientError::SessionLost);
+        let key = self.signer.public();
+        self.session = session_id(&self.cluster, &key, &nonce);
+        self.registered = false;
+        self.next = 1;
+        let nobody = Credential { uid: 0, gid: 0, groups: Groups::OfPrincipal };
+        let operation =
+            Operation { credential: 0, requires: 0, at: None, body: OperationBody::Register { nonce } };
+        self.send(0, valid_until, (vec![nobody], vec![operation], Vec::new()), now)
+    }
+
+    /// Queues an operation; the caller has asked [`Pipeline::has_room`].
+    pub(crate) fn push(&mut self, job: Job) {
+        self.waiting.push_back(job);
+    }
+
+    /// Makes envelopes of what waits, as long as few enough are in flight.
+    pub(crate) fn launch(&mut self, now: Instant, batch_now: BatchTime) -> Vec<Action> {
+        let mut actions = Vec::new();
+        while self.registered && !self.waiting.is_empty() && self.flights.len() < ENVELOPES_IN_FLIGHT_MAX {
+            let batch = Batch::take(&mut self.waiting);
+            let first = self.next;
+            self.next = first.saturating_add(batch.operations.len() as u64);
+            let content = (batch.credentials, batch.operations, batch.waiters);
+            actions.push(self.send(first, self.valid_until(batch_now), content, now));
+        }
+        actions
+    }
+
+    fn valid_until(&self, batch_now: BatchTime) -> BatchTime {
+        self.validity.map_or(BATCH_TIME_MAX, |validity| batch_now.plus(validity).min(BATCH_TIME_MAX))
+    }
+
+    /// Signs an envelope and puts it in its place among those in flight.
+    fn send(
+        &mut self,
+        first: u64,
+        valid_until: BatchTime,
+        content: (Vec<Credential>, Vec<Operation>, Vec<Waiter>),
+        now: Instant,
+    ) -> Action {
+        let (credentials, operations, waiters) = content;
+        let body = EnvelopeBody {
+            cluster: self.cluster,
+            session: self.session,
+            key: self.signer.public(),
+            first,
+            valid_until,
+            // A batch keeps to both bounds.
+            credentials: Bounded::try_from(credentials).unwrap_or_default(),
+            operations: Bounded::try_from(operations).unwrap_or_default(),
+        };
+        let digest = body.digest();
+        let envelope = Arc::new(body.sign(self.signer.as_ref()));
+        let flight = Flight {
+            envelope: Arc::clone(&envelope),
+            digest,
+            waiters,
+            candidates: Vec::new(),
+            attempt: 0,
+            retry_at: later(now, RETRY_FIRST),
+            fetch_at: None,
+            fetches: 0,
+            resolving: false,
+            refusals: Vec::new(),
+        };
+        let position = self.flights.iter().position(|other| other.first() > first);
+        self.flights.insert(position.unwrap_or(self.flights.len()), flight);
+        Action::Send { envelope, attempt: 0 }
+    }
+
+    /// Takes results that a replica sent. Nothing is proven by them alone.
+    ///
+    /// # Errors
+    /// What is wrong with them: the replica's fault.
+    pub(crate) fn results(
+        &mut self,
+        results: EnvelopeResults,
+        trust: &Trust,
+        time: (Instant, BatchTime),
+    ) -> Result<(Fate, Vec<Action>), String> {
+        let position = self.flights.iter().position(|flight| flight.digest == results.envelope);
+        let Some(flight) = position.and_then(|position| self.flights.get_mut(position)) else {
+            // Settled already, or of a session that is over.
+            return Ok((Fate::Lives, Vec::new()));
+        };
+        let count = flight.envelope.body.operations.len();
+        verify_results_of(&results, &self.session, flight.first(), count, &flight.digest)
+            .map_err(|fault| fault.to_string())?;
+        let hash = results.header.hash();
+        let certified = results.certificate.is_some() || trust.is_committed(results.header.height, &hash);
+        if certified {
+            trust
+                .verify_header(&results.header, results.certificate.as_ref())
+                .map_err(|fault| fault.to_string())?;
+            return Ok(self.settle(position.unwrap_or_default(), &results, time));
+        }
+        if flight.candidates.iter().all(|(known, _)| *known != hash) {
+            if flight.candidates.len() >= CANDIDATES_MAX {
+                flight.candidates.remove(0);
+            }
+            flight.candidates.push((hash, results));
+        }
+        if flight.fetch_at.is_none() {
+            flight.fetch_at = Some(later(time.0, RESULTS_WAIT));
+        }
+        Ok((Fate::Lives, Vec::new()))
+    }
+
+    /// A height was certified. Settles what waited for it; for the rest results are fetched soon.
+    pub(crate) fn committed(
+        &mut self,
+        height: Height,
+        hash: &Hash,
+        trust: &Trust,
+        time: (Instant, BatchTime),
+    ) -> (Fate, Vec<Action>) {
+        let mut actions = Vec::new();
+        let waits = |flight: &Flight| flight.candidates.iter().any(|(known, _)| known == hash);
+        while let Some(position) = self.flights.iter().position(waits) {
+            let Some(flight) = self.flights.get_mut(position) else { break };
+            let found = flight.candidates.iter().position(|(known, _)| known == hash);
+            let Some((_, results)) = found.map(|found| flight.candidates.swap_remove(found)) else { break };
+            if results.header.height != height || trust.verify_header(&results.header, None).is_err() {
+                continue;
+            }
+            let (fate, more) = self.settle(position, &results, time);
+            actions.extend(more);
+            if fate != Fate::Lives {
+                return (fate, actions);
+            }
+        }
+        self.expect_results(time.0);
+        (Fate::Lives, actions)
+    }
+
+    /// A height that may hold these envelopes is being decided: if nothing more comes, ask.
+    pub(crate) fn expect_results(&mut self, now: Instant) {
+        for flight in self.flights.iter_mut().filter(|flight| flight.fetch_at.is_none()) {
+            flight.fetch_at = Some(later(now, RESULTS_WAIT));
+        }
+    }
+
+    /// Acts on certified results of the flight at `position`.
+    fn settle(
+        &mut self,
+        position: usize,
+        results: &EnvelopeResults,
+        (now, batch_now): (Instant, BatchTime),
+    ) -> (Fate, Vec<Action>) {
+        let Some(flight) = self.flights.get_mut(position) else { return (Fate::Lives, Vec::new()) };
+        let Some(OperationResult::Skipped(reason)) = results.results.first() else {
+            return (self.finish(position, results), Vec::new());
+        };
+        match reason {
+            // Not final (rule R8): what is missing is in flight as well, and both are sent again soon.
+            SkipReason::Gap { .. } | SkipReason::Budget => {
+                for flight in self.flights.iter_mut().take(position.saturating_add(1)) {
+                    let soon = later(now, back_off(RETRY_SKIPPED, flight.attempt, RETRY_MAX));
+                    flight.retry_at = flight.retry_at.min(soon);
+                }
+                (Fate::Lives, Vec::new())
+            }
+            // Executed before: the replicas have the results of that.
+            SkipReason::Duplicate { .. } => {
+                flight.fetch_at = Some(now);
+                (Fate::Lives, Vec::new())
+            }
+            // Certified beyond its validity, and by the order of admission not executed before.
+            SkipReason::Expired if self.registered => {
+                let action = self.reissue(position, now, batch_now);
+                (Fate::Lives, action.into_iter().collect())
+            }
+            SkipReason::UnknownPrincipal => {
+                let text = "the cluster does not know this principal, or revoked it".to_owned();
+                (Fate::Refused(ClientError::Refused { refusal: Refusal::Denied, text }), Vec::new())
+            }
+            SkipReason::Expired
+            | SkipReason::Overlap { .. }
+            | SkipReason::UnknownSession
+            | SkipReason::WrongKey
+            | SkipReason::BadRegistration => (Fate::Lost, Vec::new()),
+        }
+    }
+
+    /// The envelope was executed: answers its callers.
+    fn finish(&mut self, position: usize, results: &EnvelopeResults) -> Fate {
+        let Some(mut flight) = self.flights.remove(position) else { return Fate::Lives };
+        for (waiter, result) in flight.waiters.iter_mut().zip(&results.results) {
+            waiter.answer(match result {
+                OperationResult::Done(reply) => Ok(reply.clone()),
+                OperationResult::Failed(errno) => Err(ClientError::Errno(*errno)),
+                // An executed envelope has no skipped operations.
+                OperationResult::Skipped(_) => Err(ClientError::Errno(EIO)),
+            });
+        }
+        if flight.first() == 0 {
+            match results.results.first() {
+                Some(OperationResult::Done(_)) => self.registered = true,
+                _ => return Fate::Lost,
+            }
+        }
+        Fate::Lives
+    }
+
+    /// Replaces a dead envelope by one with as many operations, so that those behind it keep their numbers.
+    /// Operations that were called dead (their callers saw the deadline) become ones that fail.
+    fn reissue(&mut self, position: usize, now: Instant, batch_now: BatchTime) -> Option<Action> {
+        let flight = self.flights.remove(position)?;
+        let body = &flight.envelope.body;
+        let alive = |(operation, waiter): (&Operation, &Waiter)| {
+            if waiter.answered() { dead(operation) } else { operation.clone() }
+        };
+        let operations = body.operations.iter().zip(&flight.waiters).map(alive).collect();
+        let content = (body.credentials.to_vec(), operations, flight.waiters);
+        Some(self.send(body.first, self.valid_until(batch_now), content, now))
+    }
+
+    /// The session's next number, certified at a height whose time is beyond the validity of the envelope
+    /// that starts at `first`; `None` when the session is gone.
+    pub(crate) fn resolve(
+        &mut self,
+        first: u64,
+        next: Option<u64>,
+        (now, batch_now): (Instant, BatchTime),
+    ) -> (Fate, Vec<Action>) {
+        let Some(position) = self.flights.iter().position(|flight| flight.first() == first) else {
+            return (Fate::Lives, Vec::new());
+        };
+        let Some(flight) = self.flights.get_mut(position) else { return (Fate::Lives, Vec::new()) };
+        flight.resolving = false;
+        match next {
+            None => (Fate::Lost, Vec::new()),
+            Some(next) if next > first => {
+                flight.fetch_at = Some(now);
+                (Fate::Lives, Vec::new())
+            }
+            Some(_) => (Fate::Lives, self.reissue(position, now, batch_now).into_iter().collect()),
+        }
+    }
+
+    /// A question for the session's next number had no answer: it may be asked again.
+    pub(crate) fn unresolved(&mut self, first: u64) {
+        if let Some(flight) = self.flights.iter_mut().find(|flight| flight.first() == first) {
+            flight.resolving = false;
+        }
+    }
+
+    /// A replica declines an envelope. When more decline than can be faulty, that is believed.
+    pub(crate) fn refused(
+        &mut self,
+        from: ReplicaIndex,
+        first: u64,
+        (refusal, text): (Refusal, String),
+        weak_quorum: usize,
+    ) -> Fate {
+        let Some(flight) = self.flights.iter_mut().find(|flight| flight.first() == first) else {
+            return Fate::Lives;
+        };
+        let final_for_it = matches!(refusal, Refusal::Invalid | Refusal::Denied);
+        if final_for_it && flight.refusals.iter().all(|(replica, _)| *replica != from) {
+            flight.refusals.push((from, refusal));
+        }
+        if flight.refusals.len() >= weak_quorum {
+            return Fate::Refused(ClientError::Refused { refusal, text });
+        }
+        Fate::Lives
+    }
+
+    /// What is due: deadlines of callers, retries, fetches, expiry. `certified` is the highest certified
+    /// batch time.
+    pub(crate) fn due(&mut self, now: Instant, certified: BatchTime) -> Vec<Action> {
+        self.expire_waiting(now);
+        let mut actions = Vec::new();
+        for flight in &mut self.flights {
+            for waiter in flight.waiters.iter_mut().filter(|waiter| waiter.is_due(now)) {
+                waiter.answer(Err(ClientError::Deadline { sent: true }));
+            }
+            let first = flight.first();
+            if flight.retry_at <= now {
+                flight.attempt = flight.attempt.saturating_add(1);
+                flight.retry_at = later(now, back_off(RETRY_FIRST, flight.attempt, RETRY_MAX));
+                let envelope = Arc::clone(&flight.envelope);
+                actions.push(Action::Send { envelope, attempt: flight.attempt });
+                actions.push(Action::Fetch { first, attempt: flight.attempt });
+                if certified > flight.envelope.body.valid_until && !flight.resolving && first != 0 {
+                    flight.resolving = true;
+                    if let Some(credential) = flight.envelope.body.credentials.first().cloned() {
+                        actions.push(Action::Resolve { first, credential });
+                    }
+                }
+            }
+            if flight.fetch_at.is_some_and(|fetch_at| fetch_at <= now) {
+                actions.push(Action::Fetch { first, attempt: flight.fetches });
+                flight.fetches = flight.fetches.saturating_add(1);
+                flight.fetch_at = Some(later(now, back_off(RESULTS_WAIT, flight.fetches, RETRY_MAX)));
+            }
+        }
+        actions
+    }
+
+    /// Gives up what waits too long and was not sent: whole groups, so that `requires` stays right.
+    fn expire_waiting(&mut self, now: Instant) {
+        // In order of arrival, hence of deadlines.
+        let earliest = self.waiting.iter().find_map(|job| job.waiter.due());
+        if earliest.is_none_or(|deadline| deadline > now) {
+            return;
+        }
+        // A group whose beginning was sent is sent to its end.
+        let mut sent_in_part = true;
+        let mut kept = VecDeque::with_capacity(self.waiting.len());
+        for mut job in self.waiting.drain(..) {
+            sent_in_part = sent_in_part && !job.opens_group;
+            if job.waiter.is_due(now) {
+                job.waiter.answer(Err(ClientError::Deadline { sent: sent_in_part }));
+                if !sent_in_part {
+                    continue;
+                }
+            }
+            kept.push_back(job);
+        }
+        self.waiting = kept;
+    }
+
+    /// Everything in flight once more, for a replica that was away.
+    pub(crate) fn in_flight(&self) -> impl Iterator<Item = &Arc<Envelope>> {
+        self.flights.iter().map(|flight| &flight.envelope)
+    }
+
+    /// When [`Pipeline::due`] has something to do.
+    pub(crate) fn wake_at(&self) -> Option<Instant> {
+        // In order of arrival, hence of deadlines.
+        let waiting = self.waiting.iter().find_map(|job| job.waiter.due());
+        let flights = self.flights.iter().flat_map(|flight| {
+            let waiters = flight.waiters.iter().find_map(Waiter::due);
+            [Some(flight.retry_at), flight.fetch_at, waiters]
+        });
+        flights.flatten().chain(waiting).min()
+    }
+
+    /// Answers everything that is pending with an error, and forgets it.
+    pub(crate) fn fail_all(&mut self, error: &ClientError) {
+        self.flights.drain(..).for_each(|mut flight| flight.answer_all(error));
+        self.waiting.drain(..).for_each(|mut job| job.waiter.answer(Err(error.clone())));
+    }
+
+    /// Answers with an error what waits and was not sent.
+    pub(crate) fn fail_waiting(&mut self, error: &ClientError) {
+        self.waiting.drain(..).for_each(|mut job| job.waiter.answer(Err(error.clone())));
+    }
+}
+
+/// An operation that always fails, for a number whose operation was called dead.
+fn dead(operation: &Operation) -> Operation {
+    let mode = OpenMode { read: false, write: false, truncate: false };
+    let body = OperationBody::Open { ino: 0, mode };
+    Operation { credential: operation.credential, requires: 0, at: None, body }
+}
+
+fn later(now: Instant, time: Duration) -> Instant {
+    now.checked_add(time).unwrap_or(now)
+}
+
+/// `first` doubled `attempt` times, at most `longest`.
+fn back_off(first: Duration, attempt: u32, longest: Duration) -> Duration {
+    let factor = 1_u32.checked_shl(attempt.min(16)).unwrap_or(u32::MAX);
+    first.saturating_mul(factor).min(longest)
+}
+
+#[cfg(test)]
+mod tests;

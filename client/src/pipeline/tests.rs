@@ -1,0 +1,347 @@
+//! Batching, retries, results, expiry, and what is never final.
+#![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
+
+use quorate_crypto::{Address, Ed25519Signer, Ed25519Verifier, Member, MemberSet, NodeSeed, Role};
+use quorate_crypto::{Certificate, CertificateKind};
+use quorate_execution::Receipts;
+use quorate_protocol::{Header, ReceiptLeaf, Reply};
+use tokio::sync::oneshot;
+
+use super::*;
+
+const CLUSTER: Hash = Hash([9; 32]);
+
+struct Fixture {
+    pipeline: Pipeline,
+    trust: Trust,
+    members: MemberSet,
+    signers: Vec<Ed25519Signer>,
+    now: Instant,
+    height: Height,
+}
+
+type Receiver = oneshot::Receiver<Result<Reply, ClientError>>;
+
+fn header(height: Height) -> Header {
+    Header {
+        version: 1,
+        cluster: if height == 0 { Hash::ZERO } else { CLUSTER },
+        epoch: 0,
+        height,
+        time: BatchTime(height * 1_000_000_000),
+        previous: Hash::ZERO,
+        proposal: Hash::ZERO,
+        state_root: Hash::ZERO,
+        receipts_root: Hash::ZERO,
+        first_operation: 0,
+        operation_count: 0,
+        log_root: Hash::ZERO,
+        members: Hash::ZERO,
+        touched_root: Hash::ZERO,
+        touched_count: 0,
+    }
+}
+
+fn fixture() -> Fixture {
+    let seeds: Vec<_> = (1..=4_u8).map(|byte| NodeSeed::from_bytes([byte; 32])).collect();
+    let address = || Address::try_from("h:1".to_owned()).unwrap();
+    let members = seeds.iter().map(|seed| Member::from_seed(seed, address())).collect();
+    let members = MemberSet::new(0, members).unwrap();
+    let signers = seeds.iter().map(|seed| Ed25519Signer::new(seed.derive(Role::Consensus))).collect();
+    let trust = Trust::new(CLUSTER, members.clone(), &header(0), Box::new(Ed25519Verifier::new()));
+    let principal = Arc::new(Ed25519Signer::new(NodeSeed::from_bytes([7; 32]).derive(Role::Principal)));
+    let pipeline = Pipeline::new(CLUSTER, principal, Some(Duration::from_secs(10)));
+    let mut fixture = Fixture { pipeline, trust, members, signers, now: Instant::now(), height: 0 };
+    let action = fixture.pipeline.register([1; 32], BatchTime(100_000_000_000), fixture.now);
+    let envelope = envelope(&action);
+    fixture.settle(&envelope, vec![OperationResult::Done(Reply::Registered { session: 1 })]);
+    assert!(fixture.pipeline.registered());
+    fixture
+}
+
+fn envelope(action: &Action) -> Arc<Envelope> {
+    match action {
+        Action::Send { envelope, .. } => Arc::clone(envelope),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn sent(actions: &[Action]) -> Vec<Arc<Envelope>> {
+    actions.iter().filter(|action| matches!(action, Action::Send { .. })).map(envelope).collect()
+}
+
+impl Fixture {
+    fn push(&mut self, uid: u32, deadline: Option<u64>) -> Receiver {
+        let (done, receiver) = oneshot::channel();
+        let credential = Credential { uid, gid: 0, groups: Groups::OfPrincipal };
+        let deadline = deadline.map(|seconds| self.now + Duration::from_secs(seconds));
+        let waiter = Waiter::new(done, deadline);
+        let job = Job { credential, body: OperationBody::Null, requires: 0, opens_group: true, waiter };
+        self.pipeline.push(job);
+        receiver
+    }
+
+    fn launch(&mut self) -> Vec<Arc<Envelope>> {
+        sent(&self.pipeline.launch(self.now, BatchTime(self.height * 1_000_000_000)))
+    }
+
+    /// The results of an envelope in a batch of its own, at the next height.
+    fn results(&mut self, envelope: &Envelope, results: Vec<OperationResult>) -> EnvelopeResults {
+        self.height += 1;
+        let leaves = (0_u32..).zip(results).map(|(index, result)| ReceiptLeaf {
+            session: envelope.body.session,
+            sequence: envelope.body.first + u64::from(index),
+            envelope: envelope.body.digest(),
+            index,
+            result,
+        });
+        let receipts = Receipts::new(leaves.collect()).unwrap();
+        let operation_count = receipts.leaves().len() as u32;
+        let header = Header { receipts_root: receipts.root(), operation_count, ..header(self.height) };
+        receipts.results(&header, 0, None).unwrap()
+    }
+
+    fn certificate(&self, header: &Header) -> Certificate {
+        let (hash, height) = (header.hash(), header.height);
+        let statement = quorate_crypto::Statement {
+            cluster: CLUSTER,
+            epoch: 0,
+            kind: quorate_crypto::StatementKind::Commit,
+            view: 0,
+            height,
+            digest: hash,
+        };
+        let votes = (0..3).map(|replica: u8| (replica, self.signers[usize::from(replica)].sign(&statement)));
+        Certificate::assemble(CertificateKind::Commit, &self.members, 0, height, hash, votes).unwrap()
+    }
+
+    fn take(&mut self, results: EnvelopeResults) -> (Fate, Vec<Action>) {
+        let time = (self.now, BatchTime(self.height * 1_000_000_000));
+        self.pipeline.results(results, &self.trust, time).expect("well-formed results")
+    }
+
+    /// Certified results.
+    fn settle(&mut self, envelope: &Envelope, results: Vec<OperationResult>) -> (Fate, Vec<Action>) {
+        let mut results = self.results(envelope, results);
+        results.certificate = Some(self.certificate(&results.header));
+        self.take(results)
+    }
+}
+
+fn done() -> OperationResult {
+    OperationResult::Done(Reply::Empty)
+}
+
+fn answer(receiver: &mut Receiver) -> Option<Result<Reply, ClientError>> {
+    receiver.try_recv().ok()
+}
+
+#[test]
+fn one_goes_at_once_and_what_waits_shares_the_next_envelope() {
+    let mut fixture = fixture();
+    let mut flights = Vec::new();
+    for _ in 0..ENVELOPES_IN_FLIGHT_MAX {
+        let _ = fixture.push(1, None);
+        let launched = fixture.launch();
+        assert_eq!((launched.len(), launched[0].body.operations.len()), (1, 1));
+        flights.extend(launched);
+    }
+    let mut waiting: Vec<_> = (0..20).map(|uid| fixture.push(uid % 3, None)).collect();
+    assert!(fixture.launch().is_empty(), "the bound on envelopes in flight");
+    fixture.settle(&flights[0], vec![done()]);
+    let next = fixture.launch().remove(0);
+    assert_eq!((next.body.first, next.body.operations.len(), next.body.credentials.len()), (5, 20, 3));
+    next.verify(&Ed25519Verifier::new()).unwrap();
+    let results = (0..20).map(|index| if index == 7 { OperationResult::Failed(2) } else { done() });
+    fixture.settle(&next, results.collect());
+    for (index, receiver) in waiting.iter_mut().enumerate() {
+        let expected = if index == 7 { Err(ClientError::Errno(2)) } else { Ok(Reply::Empty) };
+        assert_eq!(answer(receiver), Some(expected));
+    }
+}
+
+#[test]
+fn the_table_of_credentials_and_the_number_of_operations_bound_an_envelope() {
+    let mut fixture = fixture();
+    let _receivers: Vec<_> = (0..20).map(|uid| fixture.push(uid, None)).collect();
+    let launched = fixture.launch();
+    assert_eq!(launched.iter().map(|one| one.body.operations.len()).collect::<Vec<_>>(), [16, 4]);
+    let _receivers: Vec<_> = (0..600).map(|_| fixture.push(1, None)).collect();
+    let launched = fixture.launch();
+    assert_eq!(launched.iter().map(|one| one.body.operations.len()).collect::<Vec<_>>(), [512, 88]);
+    assert_eq!(launched[1].body.first, 1 + 20 + 512);
+}
+
+#[test]
+fn cl7_results_without_a_certificate_reach_nobody() {
+    let mut fixture = fixture();
+    let mut receiver = fixture.push(1, None);
+    let envelope = fixture.launch().remove(0);
+    let results = fixture.results(&envelope, vec![done()]);
+    let certificate = fixture.certificate(&results.header);
+    fixture.take(results);
+    assert_eq!(answer(&mut receiver), None);
+    // The COMMITs come after the results.
+    fixture.trust.adopt(&certificate).unwrap();
+    let time = (fixture.now, BatchTime(0));
+    fixture.pipeline.committed(certificate.height, &certificate.header_hash, &fixture.trust, time);
+    assert_eq!(answer(&mut receiver), Some(Ok(Reply::Empty)));
+}
+
+#[test]
+fn altered_results_are_refused() {
+    let mut fixture = fixture();
+    let mut receiver = fixture.push(1, None);
+    let envelope = fixture.launch().remove(0);
+    let mut results = fixture.results(&envelope, vec![OperationResult::Failed(2)]);
+    results.certificate = Some(fixture.certificate(&results.header));
+    let mut altered = results.clone();
+    altered.results.as_mut_slice()[0] = done();
+    let time = (fixture.now, BatchTime(0));
+    assert!(fixture.pipeline.results(altered, &fixture.trust, time).is_err());
+    let mut altered = results.clone();
+    altered.header.state_root = Hash([1; 32]);
+    assert!(fixture.pipeline.results(altered, &fixture.trust, time).is_err());
+    assert_eq!(answer(&mut receiver), None);
+    fixture.take(results);
+    assert_eq!(answer(&mut receiver), Some(Err(ClientError::Errno(2))));
+}
+
+#[test]
+fn retries_are_byte_identical_and_rarer_and_rarer() {
+    let mut fixture = fixture();
+    let _receiver = fixture.push(1, None);
+    let envelope = fixture.launch().remove(0);
+    let start = fixture.now;
+    let mut times = Vec::new();
+    for _ in 0..6 {
+        let at = fixture.pipeline.wake_at().unwrap();
+        assert!(sent(&fixture.pipeline.due(at - Duration::from_millis(1), BatchTime(0))).is_empty());
+        let again = sent(&fixture.pipeline.due(at, BatchTime(0)));
+        assert_eq!(again.len(), 1);
+        assert!(Arc::ptr_eq(&again[0], &envelope));
+        times.push((at - start).as_millis());
+    }
+    assert_eq!(times, [500, 1500, 3500, 7500, 15500, 23500]);
+}
+
+#[test]
+fn a_gap_is_never_final_and_a_duplicate_is_fetched() {
+    let mut fixture = fixture();
+    let _first = fixture.push(1, None);
+    let one = fixture.launch().remove(0);
+    let mut receiver = fixture.push(1, None);
+    let two = fixture.launch().remove(0);
+    let (fate, _) = fixture.settle(&two, vec![OperationResult::Skipped(SkipReason::Gap { next: 1 })]);
+    assert_eq!((fate, answer(&mut receiver)), (Fate::Lives, None));
+    let soon = fixture.pipeline.wake_at().unwrap();
+    assert!(soon <= fixture.now + RETRY_SKIPPED);
+    assert_eq!(sent(&fixture.pipeline.due(soon, BatchTime(0))), [one, Arc::clone(&two)]);
+    let skipped = OperationResult::Skipped(SkipReason::Duplicate { executed: Some((3, 0)) });
+    fixture.settle(&two, vec![skipped]);
+    let due = fixture.pipeline.due(fixture.now, BatchTime(0));
+    assert!(due.iter().any(|action| matches!(action, Action::Fetch { first: 2, .. })), "{due:?}");
+    fixture.settle(&two, vec![done()]);
+    assert_eq!(answer(&mut receiver), Some(Ok(Reply::Empty)));
+}
+
+#[test]
+fn certified_heights_without_results_lead_to_a_fetch() {
+    let mut fixture = fixture();
+    let _receiver = fixture.push(1, None);
+    fixture.launch();
+    let time = (fixture.now, BatchTime(0));
+    fixture.pipeline.committed(77, &Hash([3; 32]), &fixture.trust, time);
+    let at = fixture.pipeline.wake_at().unwrap();
+    assert_eq!(at, fixture.now + RESULTS_WAIT);
+    let due = fixture.pipeline.due(at, BatchTime(0));
+    assert!(matches!(due[..], [Action::Fetch { first: 1, attempt: 0 }]), "{due:?}");
+}
+
+#[test]
+fn r8_a_deadline_leaves_what_was_sent_open_and_takes_back_what_was_not() {
+    let mut fixture = fixture();
+    let mut early: Vec<_> = Vec::new();
+    for _ in 0..ENVELOPES_IN_FLIGHT_MAX {
+        early.push(fixture.push(1, Some(1)));
+        fixture.launch();
+    }
+    let mut late = fixture.push(1, Some(1));
+    fixture.launch();
+    fixture.pipeline.due(fixture.now + Duration::from_secs(1), BatchTime(0));
+    assert!(early.iter_mut().all(|one| answer(one) == Some(Err(ClientError::Deadline { sent: true }))));
+    assert_eq!(answer(&mut late), Some(Err(ClientError::Deadline { sent: false })));
+    assert_eq!(fixture.pipeline.in_flight().count(), ENVELOPES_IN_FLIGHT_MAX);
+}
+
+#[test]
+fn r8_an_expired_envelope_gives_its_numbers_to_the_living_and_fails_the_dead() {
+    let mut fixture = fixture();
+    let mut dead = fixture.push(1, Some(1));
+    let mut alive = fixture.push(1, None);
+    let envelope = fixture.launch().remove(0);
+    fixture.pipeline.due(fixture.now + Duration::from_secs(1), BatchTime(0));
+    assert_eq!(answer(&mut dead), Some(Err(ClientError::Deadline { sent: true })));
+    // Not before a certified batch time beyond the validity, and then only after asking for the number.
+    let later = fixture.now + Duration::from_secs(60);
+    let beyond = BatchTime(envelope.body.valid_until.0 + 1);
+    let resolves =
+        |actions: &[Action]| actions.iter().any(|one| matches!(one, Action::Resolve { first: 1, .. }));
+    assert!(!resolves(&fixture.pipeline.due(later, envelope.body.valid_until)));
+    assert!(resolves(&fixture.pipeline.due(later + Duration::from_secs(60), beyond)));
+    // It was executed after all: nothing is reissued, the results are fetched.
+    let (fate, actions) = fixture.pipeline.resolve(1, Some(3), (later, beyond));
+    assert_eq!((fate, actions.len()), (Fate::Lives, 0));
+    let (_, actions) = fixture.pipeline.resolve(1, Some(1), (later, beyond));
+    let again = sent(&actions).remove(0);
+    assert_eq!((again.body.first, again.body.operations.len()), (1, 2));
+    assert!(again.body.valid_until > beyond);
+    assert!(matches!(again.body.operations[0].body, OperationBody::Open { ino: 0, .. }));
+    assert_eq!(again.body.operations[1], envelope.body.operations[1]);
+    fixture.settle(&again, vec![OperationResult::Failed(2), done()]);
+    assert_eq!(answer(&mut alive), Some(Ok(Reply::Empty)));
+}
+
+#[test]
+fn a_certified_expiry_reissues_and_a_lost_session_answers_everything() {
+    let mut fixture = fixture();
+    let mut receiver = fixture.push(1, None);
+    let envelope = fixture.launch().remove(0);
+    let (fate, actions) = fixture.settle(&envelope, vec![OperationResult::Skipped(SkipReason::Expired)]);
+    let again = sent(&actions).remove(0);
+    assert_eq!((fate, again.body.first, again == envelope), (Fate::Lives, 1, false));
+    let mut waiting = fixture.push(1, None);
+    let (fate, _) = fixture.settle(&again, vec![OperationResult::Skipped(SkipReason::UnknownSession)]);
+    assert_eq!(fate, Fate::Lost);
+    let old = fixture.pipeline.session();
+    fixture.pipeline.register([2; 32], BatchTime(1), fixture.now);
+    assert_ne!(fixture.pipeline.session(), old, "CL6: never the same session again");
+    assert_eq!(answer(&mut receiver), Some(Err(ClientError::SessionLost)));
+    assert_eq!(answer(&mut waiting), Some(Err(ClientError::SessionLost)));
+    assert!(!fixture.pipeline.registered());
+}
+
+#[test]
+fn refusals_count_only_when_one_of_them_must_be_honest() {
+    let mut fixture = fixture();
+    let _receiver = fixture.push(1, None);
+    fixture.launch();
+    let denied = || (Refusal::Denied, "who are you".to_owned());
+    let weak = fixture.members.weak_quorum();
+    assert_eq!(fixture.pipeline.refused(1, 1, denied(), weak), Fate::Lives);
+    assert_eq!(fixture.pipeline.refused(1, 1, denied(), weak), Fate::Lives, "the same one again");
+    assert_eq!(fixture.pipeline.refused(2, 1, (Refusal::Busy, String::new()), weak), Fate::Lives);
+    assert!(matches!(fixture.pipeline.refused(3, 1, denied(), weak), Fate::Refused(_)));
+}
+
+#[test]
+fn a_liar_cannot_fill_memory_with_results_under_invented_headers() {
+    let mut fixture = fixture();
+    let _receiver = fixture.push(1, None);
+    let envelope = fixture.launch().remove(0);
+    for _ in 0..(CANDIDATES_MAX * 3) {
+        let results = fixture.results(&envelope, vec![done()]);
+        fixture.take(results);
+    }
+    assert_eq!(fixture.pipeline.flights[0].candidates.len(), CANDIDATES_MAX);
+}

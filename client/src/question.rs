@@ -1,0 +1,169 @@
+//! The linearizable question: the highest height that replicas sent a COMMIT for (rule R4).
+//!
+//! Invariants: a target is the maximum of Q answers to a question that was sent after the caller asked; an
+//! answer above what was known counts only with a valid certificate of exactly that height, so a liar can
+//! neither inflate it nor, being one of f, hold it back. Callers that come while rounds are under way share
+//! the next one, so the load is bounded whatever the number of readers.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use quorate_crypto::{Certificate, CertificateKind};
+use quorate_protocol::client::{ClientReply, ClientRequest};
+use quorate_protocol::{Height, ReplicaIndex};
+use tokio::sync::oneshot;
+
+use crate::core::{Core, Deadline};
+use crate::error::ClientError;
+use crate::options::{QUESTION_ROUNDS_MAX, REQUEST_TIMEOUT};
+use crate::race::Race;
+use crate::replicas::Unreachable;
+
+/// Wait before a replica that gave no useful answer is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// What a linearizable read must reach.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) height: Height,
+    /// The prepare certificate of that height, when it is not known to be committed.
+    pub(crate) prepared: Option<Certificate>,
+}
+
+type Waiters = Vec<oneshot::Sender<Result<Target, ClientError>>>;
+
+/// The rounds of one client.
+#[derive(Default)]
+pub(crate) struct Question {
+    state: Mutex<Rounds>,
+}
+
+#[derive(Default)]
+struct Rounds {
+    running: usize,
+    forming: Waiters,
+}
+
+/// Asks, or joins the next round.
+pub(crate) async fn ask(core: &Arc<Core>) -> Result<Target, ClientError> {
+    let (sender, receiver) = oneshot::channel();
+    let start = {
+        let mut state = core.question.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.forming.push(sender);
+        let start = state.running < QUESTION_ROUNDS_MAX;
+        if start {
+            state.running = state.running.saturating_add(1);
+        }
+        start
+    };
+    if start {
+        tokio::spawn(run(Arc::clone(core)));
+    }
+    receiver.await.unwrap_or(Err(ClientError::Closed))
+}
+
+/// Rounds, one after the other, for as long as somebody waits for one.
+async fn run(core: Arc<Core>) {
+    loop {
+        let waiters = {
+            let mut state = core.question.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let waiters = std::mem::take(&mut state.forming);
+            if waiters.is_empty() {
+                state.running = state.running.saturating_sub(1);
+                return;
+            }
+            waiters
+        };
+        let target = round(&core).await;
+        for waiter in waiters {
+            // Who stopped waiting has dropped its end.
+            let _ = waiter.send(target.clone());
+        }
+    }
+}
+
+/// One question to all replicas, until Q have answered.
+async fn round(core: &Core) -> Result<Target, ClientError> {
+    let known = core.floor();
+    let request = Arc::new(ClientRequest::Highest { known });
+    let deadline = Deadline::after(Some(REQUEST_TIMEOUT));
+    let mut race = Race::new();
+    for replica in core.members.indices() {
+        race.push(replica, core.request(replica, Arc::clone(&request)));
+    }
+    let mut answers = 0_usize;
+    let mut target = Target { height: known, prepared: None };
+    while answers < core.members.quorum() {
+        let Some(Some((replica, reply))) = deadline.run(race.next()).await else {
+            return Err(ClientError::NoQuorum { reachable: answers, needed: core.members.quorum() });
+        };
+        match judge(core, replica, known, reply) {
+            Some(answer) => {
+                answers = answers.saturating_add(1);
+                if answer.height > target.height {
+                    target = answer;
+                }
+            }
+            None => {
+                let again = Arc::clone(&request);
+                race.push(replica, async move {
+                    tokio::time::sleep(ASK_AGAIN).await;
+                    core.request(replica, again).await
+                });
+            }
+        }
+    }
+    Ok(target)
+}
+
+/// What a replica's answer is worth; `None` when it is none.
+fn judge(
+    core: &Core,
+    replica: ReplicaIndex,
+    known: Height,
+    reply: Result<ClientReply, Unreachable>,
+) -> Option<Target> {
+    let counts_as_known = Some(Target { height: known, prepared: None });
+    let (height, certificate) = match reply {
+        Ok(ClientReply::Highest { height, certificate }) => (height, certificate),
+        Ok(ClientReply::Refused { .. }) | Err(_) => return None,
+        Ok(_) => {
+            core.accuse(replica, &"another kind of reply than the question asks for");
+            return None;
+        }
+    };
+    if height <= known {
+        return counts_as_known;
+    }
+    let Some(certificate) = certificate.filter(|certificate| certificate.height == height) else {
+        core.accuse(replica, &"a height above the known one without its certificate");
+        return counts_as_known;
+    };
+    if let Err(fault) = core.trust.verify_certificate(&certificate) {
+        core.accuse(replica, &fault);
+        return counts_as_known;
+    }
+    let prepared = matches!(certificate.kind, CertificateKind::Prepare).then_some(certificate);
+    Some(Target { height, prepared })
+}
+
+/// Asks in the background while reads go on, so that a replica that withholds news is found out (RD5): what
+/// is prepared but not known to be committed is followed by a read.
+pub(crate) fn follow(core: &Arc<Core>) {
+    let interval = core.options.question_interval;
+    if interval.is_zero() {
+        return;
+    }
+    let weak = Arc::downgrade(core);
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(interval).await;
+            let Some(core) = weak.upgrade() else { return };
+            if core.reading.swap(false, Ordering::Relaxed) {
+                // Nothing waits for it: a failure shows in the reads themselves.
+                let _ = crate::read::refresh(&core).await;
+            }
+        }
+    });
+}

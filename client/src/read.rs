@@ -1,0 +1,283 @@
+//! Verified reads: one replica answers, the answer is checked, and another is asked when it fails.
+//!
+//! Invariants: an answer is computed here, from a pruned copy of the state whose root a certified header
+//! names, at a height at least as high as asked for. A check that fails names the replica and moves the
+//! question on; it never becomes an answer (RD2, RD4).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use quorate_execution::{Answer, PartialState};
+use quorate_protocol::client::{ClientReply, ClientRequest, ReadAnswer, Refusal};
+use quorate_protocol::query::{Query, ReadRequest};
+use quorate_protocol::{Credential, Groups, Header, Height, ReplicaIndex};
+
+use crate::client::{Certified, Freshness};
+use crate::core::{Core, Deadline};
+use crate::error::ClientError;
+use crate::options::HEDGE_DELAY;
+use crate::question::{self, Target};
+use crate::race::Race;
+use crate::replicas::Unreachable;
+
+/// First pause after all replicas were asked in vain; doubles up to [`PAUSE_MAX`].
+const PAUSE_FIRST: Duration = Duration::from_millis(4);
+/// Longest pause between two rounds over all replicas.
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+/// Rounds over all replicas in which a height that was prepared may stay uncommitted before the replicas
+/// are made to commit it.
+const PASSES_BEFORE_AWAIT: u32 = 2;
+
+/// What the filesystem answers to a query that is not its own.
+const NO_ANSWER: u16 = quorate_execution::Errno::EOPNOTSUPP.number();
+
+/// Reads.
+pub(crate) async fn read(
+    core: &Arc<Core>,
+    credential: &Credential,
+    query: Query,
+    freshness: Freshness,
+) -> Result<Certified, ClientError> {
+    read_rows(core, credential, query, freshness).await?.into_certified()
+}
+
+/// As [`read`], with the rows that prove the answer.
+pub(crate) async fn read_rows(
+    core: &Arc<Core>,
+    credential: &Credential,
+    query: Query,
+    freshness: Freshness,
+) -> Result<Verdict, ClientError> {
+    core.reading.store(true, Ordering::Relaxed);
+    let deadline = core.deadline();
+    let asking = Asking { core, credential, query, deadline };
+    match freshness {
+        Freshness::Floor => asking.answer(core.floor(), None).await,
+        Freshness::Linearizable => asking.linearizable().await,
+    }
+}
+
+/// Asks for the highest height and follows it until it is known to be committed.
+pub(crate) async fn refresh(core: &Arc<Core>) -> Result<Height, ClientError> {
+    let deadline = core.deadline();
+    let target = target(core, deadline).await?;
+    if target.height > core.floor() {
+        let credential = Credential { uid: 0, gid: 0, groups: Groups::OfPrincipal };
+        let asking = Asking { core, credential: &credential, query: Query::Totals, deadline };
+        asking.answer(target.height, target.prepared.as_ref()).await?;
+    }
+    Ok(core.floor())
+}
+
+/// The target of a linearizable read; asked again until the deadline when no quorum answers.
+async fn target(core: &Arc<Core>, deadline: Deadline) -> Result<Target, ClientError> {
+    loop {
+        match deadline.run(question::ask(core)).await {
+            Some(Err(ClientError::NoQuorum { .. })) if !deadline.passed() => {}
+            Some(outcome) => return outcome,
+            None => return Err(core.unanswered()),
+        }
+    }
+}
+
+/// What a certified state says: an answer, or the errno that the query ends with.
+pub(crate) struct Verdict {
+    pub(crate) header: Header,
+    pub(crate) answer: Result<Answer, u16>,
+    /// The rows that prove it.
+    pub(crate) rows: PartialState,
+}
+
+impl Verdict {
+    fn into_certified(self) -> Result<Certified, ClientError> {
+        let Self { header, answer, .. } = self;
+        answer.map(|answer| Certified { answer, header }).map_err(ClientError::Errno)
+    }
+}
+
+/// Why an attempt at one replica is no answer.
+enum Miss {
+    /// The replica is behind, busy or unreachable.
+    Later,
+    /// It declines the request itself.
+    Refused(Refusal, String),
+    /// It was caught.
+    Lie(String),
+}
+
+/// One query with all that it takes to ask it.
+struct Asking<'a> {
+    core: &'a Arc<Core>,
+    credential: &'a Credential,
+    query: Query,
+    deadline: Deadline,
+}
+
+impl Asking<'_> {
+    /// Question and read go out together; the read is repeated only if it came from too low a height.
+    async fn linearizable(&self) -> Result<Verdict, ClientError> {
+        let floor = self.core.floor();
+        let (target, early) = tokio::join!(target(self.core, self.deadline), self.answer(floor, None));
+        let (target, early) = (target?, early?);
+        if early.header.height >= target.height {
+            return Ok(early);
+        }
+        self.answer(target.height, target.prepared.as_ref()).await
+    }
+
+    /// Asks replicas, fastest first, until one proves an answer at a height of at least `at_least`.
+    async fn answer(
+        &self,
+        at_least: Height,
+        prepared: Option<&quorate_crypto::Certificate>,
+    ) -> Result<Verdict, ClientError> {
+        let request = Arc::new(ClientRequest::Read(ReadRequest {
+            at_least,
+            credential: self.credential.clone(),
+            query: self.query.clone(),
+        }));
+        let mut pause = PAUSE_FIRST;
+        let mut pass = 0_u32;
+        loop {
+            let outcome = self.deadline.run(self.pass(at_least, &request)).await;
+            match outcome {
+                Some(Ok(verdict)) => return Ok(verdict),
+                Some(Err(Some(error))) => return Err(error),
+                Some(Err(None)) => {}
+                None => return Err(self.core.unanswered()),
+            }
+            pass = pass.saturating_add(1);
+            if let Some(certificate) = prepared.filter(|_| pass == PASSES_BEFORE_AWAIT) {
+                self.make_wait(certificate);
+            }
+            if self.deadline.run(tokio::time::sleep(pause)).await.is_none() {
+                return Err(self.core.unanswered());
+            }
+            pause = pause.saturating_mul(2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Each replica once: the next one when the one before fails or takes too long. An error when asking
+    /// again is pointless.
+    async fn pass(
+        &self,
+        at_least: Height,
+        request: &Arc<ClientRequest>,
+    ) -> Result<Verdict, Option<ClientError>> {
+        let core = self.core;
+        let mut race = Race::new();
+        let mut order = core.order().into_iter();
+        let mut tally = Misses::default();
+        let mut asked_last = None;
+        loop {
+            if let Some(replica) = order.next() {
+                race.push(replica, core.request(replica, Arc::clone(request)));
+                asked_last = Some(replica);
+            }
+            let next = tokio::time::timeout(HEDGE_DELAY, race.next()).await;
+            let (replica, reply) = match next {
+                Ok(Some(completed)) => completed,
+                Ok(None) => return Err(tally.verdict(core)),
+                Err(_) => {
+                    // Whoever keeps a reader waiting is asked later next time.
+                    asked_last.take().into_iter().for_each(|replica| core.demote(replica));
+                    continue;
+                }
+            };
+            match self.judge(replica, at_least, reply) {
+                Ok(verdict) => return Ok(verdict),
+                Err(miss) => tally.add(replica, miss),
+            }
+        }
+    }
+
+    /// Checks a replica's reply.
+    fn judge(
+        &self,
+        replica: ReplicaIndex,
+        at_least: Height,
+        reply: Result<ClientReply, Unreachable>,
+    ) -> Result<Verdict, Miss> {
+        let lie = |reason: String| {
+            self.core.accuse(replica, &reason);
+            Miss::Lie(reason)
+        };
+        match reply {
+            Ok(ClientReply::Read(answer)) => self.check(at_least, &answer).map_err(lie),
+            Ok(ClientReply::Refused { refusal: Refusal::Behind | Refusal::Busy, .. }) | Err(_) => {
+                Err(Miss::Later)
+            }
+            Ok(ClientReply::Refused { refusal, text }) => {
+                Err(Miss::Refused(refusal, String::from_utf8_lossy(&text).into_owned()))
+            }
+            Ok(_) => Err(lie("another kind of reply than a read asks for".to_owned())),
+        }
+    }
+
+    /// Header under certificate, height, proof under root, and the query on the proof.
+    fn check(&self, at_least: Height, answer: &ReadAnswer) -> Result<Verdict, String> {
+        let ReadAnswer { header, certificate, proof } = answer;
+        if header.height < at_least {
+            return Err(format!("an answer at height {} where {at_least} was asked for", header.height));
+        }
+        let verified = self.core.trust.verify_header(header, certificate.as_ref());
+        verified.map_err(|fault| fault.to_string())?;
+        let rows = PartialState::verify(header, proof).map_err(|fault| fault.to_string())?;
+        let answer = rows.read(&self.core.signer.public(), self.credential, &self.query);
+        let answer = answer.map_err(|fault| fault.to_string())?.map_err(|errno| errno.number());
+        if let (Query::Session { session }, Err(NO_ANSWER)) = (&self.query, &answer) {
+            // Its answer is in the rows alone.
+            rows.session(session).map_err(|fault| fault.to_string())?;
+        }
+        Ok(Verdict { header: header.clone(), answer, rows })
+    }
+
+    /// Shows all replicas the certificate of the height that this reader waits for (rule R4).
+    fn make_wait(&self, certificate: &quorate_crypto::Certificate) {
+        let request = Arc::new(ClientRequest::Await { certificate: certificate.clone() });
+        for replica in self.core.members.indices() {
+            let (core, request) = (Arc::clone(self.core), Arc::clone(&request));
+            tokio::spawn(async move {
+                // Only its effect matters, which the repeated read sees.
+                let _ = core.request(replica, request).await;
+            });
+        }
+    }
+}
+
+/// What the replicas of one pass had to say instead of an answer.
+#[derive(Default)]
+struct Misses {
+    refused: usize,
+    lied: usize,
+    last_refusal: Option<(Refusal, String)>,
+    last_lie: Option<(ReplicaIndex, String)>,
+}
+
+impl Misses {
+    fn add(&mut self, replica: ReplicaIndex, miss: Miss) {
+        match miss {
+            Miss::Later => {}
+            Miss::Refused(refusal, text) => {
+                self.refused = self.refused.saturating_add(1);
+                self.last_refusal = Some((refusal, text));
+            }
+            Miss::Lie(reason) => {
+                self.lied = self.lied.saturating_add(1);
+                self.last_lie = Some((replica, reason));
+            }
+        }
+    }
+
+    /// Asking again is pointless when more replicas refuse than can be faulty, or when all lie.
+    fn verdict(self, core: &Core) -> Option<ClientError> {
+        if self.refused >= core.members.weak_quorum() {
+            return self.last_refusal.map(|(refusal, text)| ClientError::Refused { refusal, text });
+        }
+        if self.lied >= core.members.n() {
+            return self.last_lie.map(|(replica, reason)| ClientError::PeerLies { replica, reason });
+        }
+        None
+    }
+}

@@ -1,0 +1,310 @@
+//! Writes: sessions, lost notices, retries, deadlines (CL5 to CL7, R8), blocks and files.
+#![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
+
+mod fake;
+
+use std::time::Duration;
+
+use fake::{Fake, root};
+use quorate_client::{Client, ClientError, ClientOptions, DirtyRange, FileRead, FileWrite, Freshness, Step};
+use quorate_crypto::{BoundedBytes, NodeSeed, Role};
+use quorate_protocol::client::ClientReply;
+use quorate_protocol::file::{Attributes, Name};
+use quorate_protocol::operation::Authority;
+use quorate_protocol::{OperationBody, Reply};
+
+fn quiet() -> ClientOptions {
+    ClientOptions { question_interval: Duration::ZERO, ..ClientOptions::default() }
+}
+
+fn mkdir(text: &str) -> OperationBody {
+    let name = Name::new(text.as_bytes()).unwrap();
+    OperationBody::Mkdir { parent: 1, name, mode: 0o755, umask: 0o022, ino: None, entropy: [1; 16] }
+}
+
+async fn create(client: &Client, text: &str) -> Attributes {
+    let body = OperationBody::Create {
+        parent: 1,
+        name: Name::new(text.as_bytes()).unwrap(),
+        mode: 0o644,
+        umask: 0o022,
+        exclusive: true,
+        open: None,
+        ino: None,
+        entropy: [2; 16],
+    };
+    match client.execute(&root(), body).await.unwrap() {
+        Reply::Inode { attributes, .. } => attributes,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn write_to(attributes: &Attributes) -> FileWrite {
+    let (ino, block_log2) = (attributes.ino, attributes.block_log2);
+    FileWrite { ino, authority: Authority::Check, token: None, block_log2 }
+}
+
+fn read_of(attributes: &Attributes, offset: u64, length: usize) -> FileRead {
+    let ino = attributes.ino;
+    FileRead { ino, offset, length, authority: Authority::Check, freshness: Freshness::Floor }
+}
+
+fn pattern(seed: usize, length: usize) -> Vec<u8> {
+    (0..length).map(|index| ((index * 31 + seed * 7 + index / 251) % 251) as u8 + 1).collect()
+}
+
+#[tokio::test]
+async fn cl7_two_commits_of_four_are_not_enough() {
+    let fake = Fake::new();
+    let client = fake.client(ClientOptions { deadline: Some(Duration::from_millis(400)), ..quiet() }).await;
+    for replica in 0..2 {
+        fake.lock().behaviour[replica].withholds_notices = true;
+        fake.lock().behaviour[replica].stuck_at = Some(0);
+    }
+    // Nobody shows a certificate either.
+    for replica in 2..4 {
+        fake.lock().behaviour[replica].lie = Some(Box::new(|_, reply| match reply {
+            ClientReply::Results(_) => Some(fake::refused(quorate_protocol::client::Refusal::NotFound)),
+            other => Some(other),
+        }));
+    }
+    let failed = client.execute(&root(), mkdir("a")).await;
+    assert_eq!(failed, Err(ClientError::Deadline { sent: true }));
+    assert!(failed.unwrap_err().outcome_unknown());
+}
+
+#[tokio::test]
+async fn lost_results_and_lost_notices_are_fetched() {
+    let fake = Fake::new();
+    let client = fake.client(quiet()).await;
+    for replica in 0..4 {
+        fake.lock().behaviour[replica].withholds_results = true;
+    }
+    assert!(client.execute(&root(), mkdir("a")).await.is_ok());
+    for replica in 0..4 {
+        fake.lock().behaviour[replica].withholds_notices = true;
+    }
+    assert!(client.execute(&root(), mkdir("b")).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_lost_envelope_is_sent_again_and_those_behind_it_wait() {
+    let fake = Fake::new();
+    let client = fake.client(quiet()).await;
+    fake.lock().lose = 1;
+    let bodies = ["a", "b", "c"].map(mkdir);
+    let mut pending = Vec::new();
+    for body in bodies {
+        pending.push(client.submit(&root(), body).await.unwrap());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for one in pending {
+        assert!(one.await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn envelopes_that_arrive_in_reverse_are_executed_in_order() {
+    let fake = Fake::new();
+    let client = fake.client(quiet()).await;
+    fake.lock().hold = true;
+    let mut pending = Vec::new();
+    for text in ["a", "b", "c"] {
+        pending.push(client.submit(&root(), mkdir(text)).await.unwrap());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(fake.lock().held.len(), 3);
+    fake.release(|held| held.reverse());
+    for one in pending {
+        assert!(one.await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn steps_fail_with_the_step_that_they_require() {
+    let fake = Fake::new();
+    let client = fake.client(quiet()).await;
+    let steps = vec![
+        Step::new(mkdir("a")),
+        Step::new(mkdir("a")),
+        Step::after(mkdir("b"), 1),
+        Step::after(mkdir("c"), 0),
+    ];
+    let results = client.execute_many(&root(), steps).await;
+    let errnos: Vec<_> = results.iter().map(|one| one.as_ref().err().map(ClientError::errno)).collect();
+    assert_eq!(errnos, [None, Some(17), Some(125), None]);
+    let wrong = client.execute_many(&root(), vec![Step::after(mkdir("x"), 0)]).await;
+    assert!(matches!(wrong[..], [Err(ClientError::Invalid(_))]));
+}
+
+#[tokio::test]
+async fn cl5_what_was_answered_is_there_for_a_fresh_client_with_one_replica_silent() {
+    let fake = Fake::new();
+    let client = fake.client(quiet()).await;
+    for index in 0..20 {
+        client.execute(&root(), mkdir(&format!("d{index}"))).await.unwrap();
+        fake.lock().behaviour[index % 4].silent = true;
+        fake.lock().behaviour[(index + 3) % 4].silent = false;
+    }
+    let other = fake.client(quiet()).await;
+    assert_ne!(other.session(), client.session(), "CL6");
+    assert!(client.execute(&root(), mkdir("d0")).await.is_err_and(|error| error.errno() == 17));
+}
+
+#[tokio::test]
+async fn cl6_a_session_that_is_gone_is_replaced_and_what_was_pending_is_told() {
+    let fake = Fake::new();
+    let client = fake.client(quiet()).await;
+    let session = client.session();
+    client.execute(&root(), OperationBody::CloseSession).await.unwrap();
+    assert_eq!(client.execute(&root(), mkdir("a")).await, Err(ClientError::SessionLost));
+    let mut outcome = client.execute(&root(), mkdir("b")).await;
+    if outcome == Err(ClientError::SessionLost) {
+        outcome = client.execute(&root(), mkdir("b")).await;
+    }
+    assert!(outcome.is_ok(), "{outcome:?}");
+    assert_ne!(client.session(), session);
+}
+
+#[tokio::test]
+async fn r8_an_expired_envelope_is_not_executed_later() {
+    let fake = Fake::new();
+    let client = fake.client(ClientOptions { deadline: Some(Duration::from_millis(300)), ..quiet() }).await;
+    fake.lock().hold = true;
+    let failed = client.execute(&root(), mkdir("a")).await;
+    assert_eq!(failed, Err(ClientError::Deadline { sent: true }));
+    // The cluster comes back with a batch time beyond the envelope's validity.
+    fake.lock().ahead = 30_000_000_000;
+    fake.release(|_| {});
+    let mut outcome = client.execute(&root(), mkdir("b")).await;
+    for _ in 0..20 {
+        if outcome.is_ok() {
+            break;
+        }
+        outcome = client.execute(&root(), mkdir("b")).await;
+    }
+    assert!(outcome.is_ok() || outcome == Err(ClientError::Errno(17)), "{outcome:?}");
+    let query = quorate_protocol::query::Query::Lookup { parent: 1, name: Name::new(b"a").unwrap() };
+    assert_eq!(client.read(&root(), query, Freshness::Linearizable).await, Err(ClientError::Errno(2)));
+}
+
+#[tokio::test]
+async fn an_unknown_principal_is_refused_and_a_closed_client_says_so() {
+    let fake = Fake::new();
+    let stranger = NodeSeed::from_bytes([99; 32]).derive(Role::Principal);
+    let refused = fake.try_client(quiet(), stranger).await;
+    assert!(matches!(refused, Err(ClientError::Refused { .. })), "{refused:?}");
+    let client = fake.client(quiet()).await;
+    client.close().await;
+    assert_eq!(client.execute(&root(), mkdir("a")).await, Err(ClientError::Closed));
+    let client = fake.client(quiet()).await;
+    for replica in 0..4 {
+        fake.lock().behaviour[replica].silent = true;
+    }
+    let closing = tokio::time::timeout(Duration::from_secs(4), client.close()).await;
+    assert!(closing.is_ok(), "without a quorum it ends as well");
+}
+
+#[tokio::test]
+async fn many_callers_share_envelopes() {
+    let fake = Fake::new();
+    let client = fake.client(quiet()).await;
+    let before = fake.lock().executed.len();
+    let callers = (0..300).map(|index| {
+        let client = client.clone();
+        tokio::spawn(async move { client.execute(&root(), mkdir(&format!("d{index}"))).await })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        assert!(caller.await.unwrap().is_ok());
+    }
+    let envelopes = fake.lock().executed.len() - before;
+    assert!(envelopes < 60, "{envelopes} envelopes for 300 operations");
+}
+
+#[tokio::test]
+async fn files_are_written_in_pieces_and_blocks_and_read_back() {
+    let fake = Fake::new();
+    let client = fake.client(quiet()).await;
+    let file = create(&client, "f").await;
+    let write = write_to(&file);
+    let mut model = vec![0_u8; 400_000];
+    for (seed, (offset, length)) in
+        [(0, 1000), (5000, 200_000), (199_999, 3), (300_000, 100_000), (65_530, 20), (299_000, 4096)]
+            .into_iter()
+            .enumerate()
+    {
+        let bytes = pattern(seed, length);
+        model[offset..offset + length].copy_from_slice(&bytes);
+        let ranges = vec![DirtyRange { offset: offset as u64, bytes }];
+        let attributes = client.write_ranges(&root(), &write, ranges).await.unwrap().unwrap();
+        assert!(attributes.size >= (offset + length) as u64);
+    }
+    for (offset, length) in
+        [(0, 400_000), (4000, 3000), (65_000, 1000), (399_990, 100), (400_000, 10), (7, 0)]
+    {
+        let data = client.read_range(&root(), read_of(&file, offset as u64, length)).await.unwrap();
+        let end = (offset + length).min(400_000);
+        assert!(data.bytes == model[offset..end], "{length} bytes at {offset}");
+    }
+    // Another client has nothing in its cache, and one replica lies about blocks.
+    fake.lock().behaviour[0].lie = Some(Box::new(|_, reply| match reply {
+        ClientReply::Block(block) => {
+            let mut bytes = block.into_inner();
+            bytes[17] ^= 1;
+            Some(ClientReply::Block(BoundedBytes::try_from(bytes).unwrap()))
+        }
+        other => Some(other),
+    }));
+    let other = fake.client(quiet()).await;
+    let data = other.read_range(&root(), read_of(&file, 0, 1 << 20)).await.unwrap();
+    assert!(data.bytes == model);
+    assert!(other.misbehaviour()[0].lies > 0, "the liar is named");
+}
+
+#[tokio::test]
+async fn small_writes_are_folded_again_and_again() {
+    let fake = Fake::new();
+    let client = fake.client(quiet()).await;
+    let file = create(&client, "log").await;
+    let write = write_to(&file);
+    let mut model = Vec::new();
+    for index in 0..60 {
+        let bytes = pattern(index, 900 + index);
+        let (offset, _) = client.append(&root(), &write, bytes.clone()).await.unwrap();
+        assert_eq!(offset, model.len() as u64);
+        model.extend(bytes);
+    }
+    // Scattered small writes with holes in a second row.
+    for index in 0..120_u64 {
+        let at = 70_000 + (index * 37 % 120) * 500;
+        let bytes = pattern(index as usize, 100);
+        let end = at as usize + 100;
+        model.resize(model.len().max(end), 0);
+        model[at as usize..end].copy_from_slice(&bytes);
+        client.write_ranges(&root(), &write, vec![DirtyRange { offset: at, bytes }]).await.unwrap();
+    }
+    let data = client.read_range(&root(), read_of(&file, 0, 1 << 20)).await.unwrap();
+    assert_eq!(data.bytes.len(), model.len());
+    assert!(data.bytes == model);
+}
+
+#[tokio::test]
+async fn blocks_need_a_quorum_and_receipts_are_checked() {
+    let fake = Fake::new();
+    let client = fake.client(ClientOptions { deadline: Some(Duration::from_millis(500)), ..quiet() }).await;
+    fake.lock().behaviour[1].lie = Some(Box::new(|_, reply| match reply {
+        ClientReply::Stored { descriptors, mut receipt } => {
+            receipt.signature.0[3] ^= 1;
+            Some(ClientReply::Stored { descriptors, receipt })
+        }
+        other => Some(other),
+    }));
+    let (evidence, descriptors) = client.put_blocks(vec![vec![1; 100], vec![2; 50]]).await.unwrap();
+    assert_eq!((evidence.receipts.len(), evidence.blocks.len(), descriptors.len()), (3, 2, 2));
+    assert!(evidence.receipts.iter().all(|receipt| receipt.replica != 1));
+    assert_eq!(client.misbehaviour()[1].lies, 1);
+    fake.lock().behaviour[2].silent = true;
+    assert!(client.put_blocks(vec![vec![1; 100]]).await.is_err(), "two receipts are no quorum");
+    assert!(matches!(client.put_blocks(Vec::new()).await, Err(ClientError::Invalid(_))));
+    assert!(matches!(client.put_blocks(vec![vec![0; (1 << 20) + 1]]).await, Err(ClientError::Invalid(_))));
+}

@@ -1,0 +1,80 @@
+//! One replica's process: started in a session of its own, found again by its pid file.
+//!
+//! Invariant: a signal is sent only to a process that holds the replica's directory as an argument, so
+//! that a stale pid file never hits a stranger.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use quorate_replica::layout::{LOG_FILE, PID_FILE};
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How often a wait for the end of a process looks.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Starts a replica of `directory` with `binary`, its output appended to its log file.
+///
+/// # Errors
+/// The system's, when the log file cannot be opened or the program cannot be started.
+pub fn spawn(binary: &Path, directory: &Path, arguments: &[OsString]) -> io::Result<Child> {
+    let log = OpenOptions::new().create(true).append(true).open(directory.join(LOG_FILE))?;
+    let errors = log.try_clone()?;
+    Command::new(binary)
+        .arg("replica")
+        .arg("--dir")
+        .arg(directory)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(errors)
+        // A group of its own: Ctrl-C in a terminal reaches `quorate dev`, which stops replicas in order.
+        .process_group(0)
+        .spawn()
+}
+
+/// The running process of `directory`, if there is one.
+#[must_use]
+pub fn running(directory: &Path) -> Option<Pid> {
+    let text = std::fs::read_to_string(directory.join(PID_FILE)).ok()?;
+    let number: i32 = text.trim().parse().ok().filter(|number| *number > 1)?;
+    let arguments = std::fs::read(format!("/proc/{number}/cmdline")).ok()?;
+    let stat = std::fs::read_to_string(format!("/proc/{number}/stat")).ok()?;
+    // "pid (name) state": a zombie has ended, though nobody has waited for it yet.
+    let ended = stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X']));
+    let name = directory.file_name()?.as_encoded_bytes();
+    let ours = arguments.split(|byte| *byte == 0).any(|argument| argument.ends_with(name));
+    (ours && !ended).then(|| Pid::from_raw(number))
+}
+
+/// Sends a signal to the process of `directory`; `false` if none runs.
+///
+/// # Errors
+/// The system's, when the signal is not allowed.
+pub fn signal(directory: &Path, signal: Signal) -> io::Result<bool> {
+    match running(directory) {
+        None => Ok(false),
+        Some(pid) => match kill(pid, signal) {
+            Ok(()) => Ok(true),
+            Err(nix::errno::Errno::ESRCH) => Ok(false),
+            Err(error) => Err(error.into()),
+        },
+    }
+}
+
+/// Waits until no process of `directory` runs; `false` if one still does after `patience`.
+#[must_use]
+pub fn wait_gone(directory: &Path, patience: Duration) -> bool {
+    let began = Instant::now();
+    while running(directory).is_some() {
+        if began.elapsed() > patience {
+            return false;
+        }
+        std::thread::sleep(POLL_INTERVAL);
+    }
+    true
+}

@@ -1,0 +1,149 @@
+//! Following replicas that are ahead: announcements, and committed heights fetched in order.
+//!
+//! Invariants: what a peer says about its height only decides whom to ask (hazard ST5), never what is true;
+//! one question is open at a time, and after the retry time another peer is asked (hazard ST6); how much is
+//! buffered ahead of execution is bounded.
+
+use std::collections::BTreeMap;
+
+use quorate_protocol::peer::{Announcement, CommittedBatch};
+use quorate_protocol::{Height, PeerMessage, ReplicaIndex, View};
+
+use crate::effect::Effect;
+use crate::input::Monotonic;
+use crate::replica::Replica;
+
+/// No further committed heights are asked for while this many wait for their execution.
+pub(crate) const HEIGHTS_BUFFERED_MAX: Height = 16;
+/// Heights beyond twice the window about which something is kept: what is buffered, and one more message.
+pub(crate) const HEIGHTS_AHEAD: Height = 80;
+
+/// Whom to follow.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CatchUp {
+    /// The highest committed height that each peer spoke of, or that its votes imply.
+    heard: BTreeMap<ReplicaIndex, Height>,
+    /// Who was asked, and until when the answer is waited for.
+    asked: Option<(ReplicaIndex, Monotonic)>,
+    turn: usize,
+}
+
+impl CatchUp {
+    /// A peer has committed at least this height, or says so.
+    pub(crate) fn hear(&mut self, peer: ReplicaIndex, committed: Height) {
+        let heard = self.heard.entry(peer).or_insert(0);
+        *heard = committed.max(*heard);
+    }
+
+    fn highest(&self) -> Height {
+        self.heard.values().copied().max().unwrap_or(0)
+    }
+}
+
+impl Replica {
+    pub(crate) fn announcement(&self) -> PeerMessage {
+        PeerMessage::Announce(Announcement {
+            epoch: self.configuration.epoch(),
+            view: self.view.number,
+            entered: self.view.entered,
+            committed: self.committed.height,
+        })
+    }
+
+    pub(crate) fn on_announce(&mut self, from: ReplicaIndex, announcement: &Announcement) {
+        let Announcement { view, entered, committed, .. } = *announcement;
+        self.catch_up.hear(from, committed);
+        if self.halted.is_some() {
+            return;
+        }
+        let ours = self.view.number;
+        if entered && (view > ours || (view == ours && !self.view.entered)) {
+            self.ask_new_view(from, view);
+        } else if self.view.entered && (view < ours || (view == ours && !entered)) {
+            self.serve_new_view(from, ours);
+        }
+    }
+
+    /// Sends the NEW-VIEW of the highest view that was entered, if that is `view` or a later one; its leader
+    /// adds what it has proposed since.
+    pub(crate) fn serve_new_view(&mut self, to: ReplicaIndex, view: View) {
+        let Some(new_view) = self.last_new_view.as_ref().filter(|known| known.view >= view) else { return };
+        let message = PeerMessage::NewView((**new_view).clone());
+        self.send(to, message);
+        for message in self.proposals_to_repeat() {
+            self.send(to, message);
+        }
+    }
+
+    pub(crate) fn serve_committed(&mut self, to: ReplicaIndex, from: Height) {
+        if from > 0 && from <= self.committed.height {
+            self.effects.push(Effect::ServeCommitted { to, from });
+        }
+    }
+
+    /// Committed heights, ascending and certified, as the door has checked.
+    pub(crate) fn on_committed(&mut self, from: ReplicaIndex, batches: Vec<CommittedBatch>) {
+        if self.catch_up.asked.is_some_and(|(peer, _)| peer == from) && !batches.is_empty() {
+            self.catch_up.asked = None;
+        }
+        for CommittedBatch { batch, certificate } in batches {
+            self.catch_up.hear(from, certificate.height);
+            self.insert_certified(batch);
+            self.learn(certificate);
+        }
+    }
+
+    /// The lowest height above the committed one whose batch or commit certificate is missing.
+    fn first_gap(&self) -> Height {
+        let mut height = self.committed.height.saturating_add(1);
+        while let Some(certificate) = self.decided.get(&height) {
+            if self.blocks.by_header(&certificate.header_hash).is_none() {
+                break;
+            }
+            height = height.saturating_add(1);
+        }
+        height
+    }
+
+    /// Asks for committed heights if others are ahead: at once if they are beyond the window, otherwise only
+    /// if the missing certificate does not come by itself.
+    pub(crate) fn run_catch_up(&mut self) {
+        let Some(from) = self.gap_to_ask() else { return };
+        if self.catch_up.asked.is_some_and(|(_, until)| self.now < until) {
+            return;
+        }
+        if !self.is_far_behind() && self.now < self.stalled_at() {
+            return;
+        }
+        let peers: Vec<ReplicaIndex> =
+            self.catch_up.heard.iter().filter(|(_, heard)| **heard >= from).map(|(peer, _)| *peer).collect();
+        let turn = self.catch_up.turn.checked_rem(peers.len()).unwrap_or(0);
+        if let Some(peer) = peers.get(turn).copied() {
+            self.catch_up.turn = self.catch_up.turn.wrapping_add(1);
+            self.catch_up.asked = Some((peer, self.now.plus(self.configuration.timeouts().resend)));
+            self.send(peer, PeerMessage::FetchCommitted { from });
+        }
+    }
+
+    /// From which height to ask, if any peer has it and there is room for it.
+    fn gap_to_ask(&self) -> Option<Height> {
+        let from = self.first_gap();
+        let room = from <= self.committed.height.saturating_add(HEIGHTS_BUFFERED_MAX);
+        (room && self.catch_up.highest() >= from).then_some(from)
+    }
+
+    fn is_far_behind(&self) -> bool {
+        self.catch_up.highest() > self.window_end()
+    }
+
+    fn stalled_at(&self) -> Monotonic {
+        self.timers.progress_at.plus(self.configuration.timeouts().resend)
+    }
+
+    /// When the next question may be due.
+    pub(crate) fn catch_up_at(&self) -> Option<Monotonic> {
+        self.gap_to_ask()?;
+        let asked = self.catch_up.asked.map_or(self.now, |(_, until)| until);
+        Some(if self.is_far_behind() { asked } else { asked.max(self.stalled_at()) })
+    }
+}

@@ -1,0 +1,377 @@
+//! Envelopes that wait to be committed, and their inclusion timers (rule R8).
+//!
+//! Invariants: the pool is bounded overall and per session; a session is known by (identifier, key), so
+//! nobody can occupy another's numbers; the timer of a session runs only while the envelope that its
+//! committed state admits next is here, and stops when any envelope consumes that number.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use quorate_crypto::{Hash, PublicKey};
+use quorate_protocol::{BatchTime, Envelope, Proposal, SessionId};
+
+use crate::configuration::PoolBounds;
+use crate::door::{KnownEnvelopes, Verified};
+use crate::input::Monotonic;
+use crate::replica::Replica;
+
+/// A session, under the key that its envelopes name.
+pub(crate) type SessionKey = (SessionId, PublicKey);
+
+fn key_of(envelope: &Envelope) -> SessionKey {
+    (envelope.body.session, envelope.body.key)
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    envelope: Arc<Verified<Envelope>>,
+    bytes: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Session {
+    /// Next number in committed state.
+    next: u64,
+    /// Number from which the leader has not proposed yet in this view; at or above `next`.
+    projected: u64,
+    /// Since when the envelope at `next` has been here.
+    since: Option<Monotonic>,
+    /// Whether that envelope was forwarded.
+    forwarded: bool,
+    entries: BTreeMap<u64, Entry>,
+}
+
+/// What one proposal may take.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Room {
+    pub envelopes: usize,
+    pub operations: usize,
+    pub bytes: usize,
+}
+
+/// The pool.
+#[derive(Clone, Debug)]
+pub(crate) struct Pool {
+    bounds: PoolBounds,
+    sessions: BTreeMap<SessionKey, Session>,
+    envelopes: usize,
+    bytes: usize,
+    /// Sessions with a running timer, by its start.
+    waiting: BTreeSet<(Monotonic, SessionKey)>,
+    /// Sessions whose next envelope to propose is here.
+    ready: BTreeSet<SessionKey>,
+    /// Every envelope by the end of its validity.
+    expiry: BTreeSet<(BatchTime, SessionKey, u64)>,
+    /// Session after which the next proposal starts to take, so that all have their turn.
+    cursor: Option<SessionKey>,
+}
+
+impl Pool {
+    pub(crate) const fn new(bounds: PoolBounds) -> Self {
+        Self {
+            bounds,
+            sessions: BTreeMap::new(),
+            envelopes: 0,
+            bytes: 0,
+            waiting: BTreeSet::new(),
+            ready: BTreeSet::new(),
+            expiry: BTreeSet::new(),
+            cursor: None,
+        }
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.envelopes
+    }
+
+    fn entry(&self, envelope: &Envelope) -> Option<&Entry> {
+        self.sessions.get(&key_of(envelope))?.entries.get(&envelope.body.first)
+    }
+
+    /// Whether exactly this envelope is here; it is told by its signature.
+    pub(crate) fn contains(&self, envelope: &Envelope) -> bool {
+        self.entry(envelope).is_some_and(|entry| entry.envelope.value().signature == envelope.signature)
+    }
+
+    /// Adds an envelope whose session's next committed number is `next`. The first one seen under a number
+    /// stays. Returns whether it was added.
+    pub(crate) fn insert(&mut self, envelope: Verified<Envelope>, next: u64, now: Monotonic) -> bool {
+        let (key, first) = (key_of(envelope.value()), envelope.value().body.first);
+        let bytes = borsh::object_length(envelope.value()).unwrap_or(usize::MAX);
+        if self.sessions.get(&key).is_some_and(|session| session.next < next) {
+            self.advance(&key.0, next, now);
+        }
+        if first < next || self.sessions.get(&key).is_some_and(|session| first < session.next) {
+            return false;
+        }
+        if !self.make_room(&key, first, bytes) {
+            return false;
+        }
+        let session = self.sessions.entry(key).or_default();
+        session.next = session.next.max(next);
+        session.projected = session.projected.max(session.next);
+        let valid_until = envelope.value().body.valid_until;
+        session.entries.insert(first, Entry { envelope: Arc::new(envelope), bytes });
+        self.envelopes = self.envelopes.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.expiry.insert((valid_until, key, first));
+        self.refresh(&key, now);
+        true
+    }
+
+    /// Whether one more envelope may come in, if need be in place of the session's last one.
+    fn make_room(&mut self, key: &SessionKey, first: u64, bytes: usize) -> bool {
+        if let Some(session) = self.sessions.get(key) {
+            if session.entries.contains_key(&first) {
+                return false;
+            }
+            let last = session.entries.last_key_value().map(|(last, _)| *last);
+            if session.entries.len() >= self.bounds.envelopes_per_session {
+                match last {
+                    Some(last) if last > first => self.remove(key, last),
+                    _ => return false,
+                }
+            }
+        }
+        self.envelopes < self.bounds.envelopes && self.bytes.saturating_add(bytes) <= self.bounds.bytes
+    }
+
+    /// Removes one envelope; timers and readiness are refreshed by the caller.
+    fn remove(&mut self, key: &SessionKey, first: u64) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(entry) = session.entries.remove(&first) else { return };
+        self.envelopes = self.envelopes.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(entry.bytes);
+        self.expiry.remove(&(entry.envelope.value().body.valid_until, *key, first));
+    }
+
+    /// Brings a session's timer and readiness in line with its entries, and drops it when it is empty.
+    fn refresh(&mut self, key: &SessionKey, now: Monotonic) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let admissible = session.entries.contains_key(&session.next);
+        match (session.since, admissible) {
+            (None, true) => {
+                session.since = Some(now);
+                session.forwarded = false;
+                self.waiting.insert((now, *key));
+            }
+            (Some(since), false) => {
+                session.since = None;
+                self.waiting.remove(&(since, *key));
+            }
+            _ => {}
+        }
+        if session.entries.contains_key(&session.projected) {
+            self.ready.insert(*key);
+        } else {
+            self.ready.remove(key);
+        }
+        if session.entries.is_empty() {
+            self.sessions.remove(key);
+        }
+    }
+
+    /// Stops the session's timer, whatever it waits for now.
+    fn stop_timer(&mut self, key: &SessionKey) {
+        if let Some(session) = self.sessions.get_mut(key)
+            && let Some(since) = session.since.take()
+        {
+            self.waiting.remove(&(since, *key));
+        }
+    }
+
+    /// Takes note of a committed batch: what it holds is out, what it consumed is out, what can never be
+    /// executed at a later time is out.
+    pub(crate) fn commit(
+        &mut self,
+        proposal: &Proposal,
+        advanced: &[(SessionId, u64)],
+        time: BatchTime,
+        now: Monotonic,
+    ) {
+        for (id, next) in advanced {
+            self.advance(id, *next, now);
+        }
+        for envelope in &proposal.envelopes {
+            let key = key_of(envelope);
+            if self.contains(envelope) {
+                self.remove(&key, envelope.body.first);
+            }
+            // If it consumed nothing, what was projected on top of it must be proposed again.
+            if let Some(session) = self.sessions.get_mut(&key)
+                && session.next <= envelope.body.first
+            {
+                session.projected = session.next;
+            }
+            self.refresh(&key, now);
+        }
+        self.expire(time, now);
+    }
+
+    /// A session's next committed number has risen.
+    fn advance(&mut self, id: &SessionId, next: u64, now: Monotonic) {
+        let first = (*id, PublicKey([0; quorate_crypto::HASH_BYTES]));
+        let last = (*id, PublicKey([u8::MAX; quorate_crypto::HASH_BYTES]));
+        let keys: Vec<SessionKey> = self.sessions.range(first..=last).map(|(key, _)| *key).collect();
+        for key in keys {
+            let Some(session) = self.sessions.get_mut(&key) else { continue };
+            if next <= session.next {
+                continue;
+            }
+            session.next = next;
+            session.projected = session.projected.max(next);
+            let consumed: Vec<u64> = session.entries.range(..next).map(|(first, _)| *first).collect();
+            self.stop_timer(&key);
+            consumed.iter().for_each(|first| self.remove(&key, *first));
+            self.refresh(&key, now);
+        }
+    }
+
+    /// Drops what every later batch would skip as expired.
+    fn expire(&mut self, time: BatchTime, now: Monotonic) {
+        while let Some((valid_until, key, first)) = self.expiry.first().copied() {
+            if valid_until >= time {
+                break;
+            }
+            self.remove(&key, first);
+            self.expiry.remove(&(valid_until, key, first));
+            self.refresh(&key, now);
+        }
+    }
+
+    /// Forgets what was proposed: a new view begins.
+    pub(crate) fn reset_projection(&mut self) {
+        self.ready.clear();
+        for (key, session) in &mut self.sessions {
+            session.projected = session.next;
+            if session.entries.contains_key(&session.projected) {
+                self.ready.insert(*key);
+            }
+        }
+    }
+
+    /// Notes that an envelope is in a block of this view's chain.
+    pub(crate) fn project(&mut self, envelope: &Envelope) {
+        let key = key_of(envelope);
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        session.projected = session.projected.max(envelope.next());
+        if session.entries.contains_key(&session.projected) {
+            self.ready.insert(key);
+        } else {
+            self.ready.remove(&key);
+        }
+    }
+
+    /// Whether anything could be proposed.
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Turns to another session to begin with.
+    pub(crate) fn rotate(&mut self, turns: u64) {
+        let count = self.ready.len() as u64;
+        let turn = turns.checked_rem(count).and_then(|turn| usize::try_from(turn).ok()).unwrap_or(0);
+        self.cursor = self.ready.iter().nth(turn).copied();
+    }
+
+    /// Takes envelopes for a proposal: one of each ready session in turn, in each session's order, until the
+    /// room is used up. At least one is taken if any is ready.
+    pub(crate) fn select(&mut self, room: Room) -> Vec<Envelope> {
+        let (mut taken, mut operations, mut bytes) = (Vec::new(), 0_usize, 0_usize);
+        while taken.len() < room.envelopes {
+            let Some(key) = self.next_ready() else { break };
+            let Some(session) = self.sessions.get(&key) else { break };
+            let Some(entry) = session.entries.get(&session.projected) else { break };
+            let envelope = entry.envelope.value();
+            let (more_operations, more_bytes) = (
+                operations.saturating_add(envelope.body.operations.len()),
+                bytes.saturating_add(entry.bytes),
+            );
+            let fits = more_operations <= room.operations && more_bytes <= room.bytes;
+            if !fits && !taken.is_empty() {
+                break;
+            }
+            (operations, bytes) = (more_operations, more_bytes);
+            let envelope = envelope.clone();
+            self.project(&envelope);
+            self.cursor = Some(key);
+            taken.push(envelope);
+        }
+        taken
+    }
+
+    /// The first ready session after the cursor, around the end.
+    fn next_ready(&self) -> Option<SessionKey> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let after = self.cursor.and_then(|cursor| self.ready.range((Excluded(cursor), Unbounded)).next());
+        after.or_else(|| self.ready.first()).copied()
+    }
+
+    /// When the longest-running timer began.
+    pub(crate) fn oldest(&self) -> Option<Monotonic> {
+        self.waiting.first().map(|(since, _)| *since)
+    }
+
+    /// Admissible envelopes that wait since `until` or earlier and were not forwarded yet, at most `max`;
+    /// they count as forwarded from now on.
+    pub(crate) fn take_unforwarded(&mut self, until: Monotonic, max: usize) -> Vec<Envelope> {
+        let mut found = Vec::new();
+        for (since, key) in self.waiting.iter().take(max) {
+            if *since > until {
+                break;
+            }
+            let Some(session) = self.sessions.get_mut(key) else { continue };
+            let Some(entry) = session.entries.get(&session.next) else { continue };
+            if !std::mem::replace(&mut session.forwarded, true) {
+                found.push(entry.envelope.value().clone());
+            }
+        }
+        found
+    }
+
+    /// When the first of the oldest timers began whose envelope was not forwarded, among the first `max`.
+    pub(crate) fn oldest_unforwarded(&self, max: usize) -> Option<Monotonic> {
+        let unforwarded = |key: &SessionKey| self.sessions.get(key).is_some_and(|s| !s.forwarded);
+        self.waiting.iter().take(max).find(|(_, key)| unforwarded(key)).map(|(since, _)| *since)
+    }
+
+    /// Checks bounds and indices.
+    pub(crate) fn is_consistent(&self) -> bool {
+        let count: usize = self.sessions.values().map(|session| session.entries.len()).sum();
+        let timed = self.sessions.iter().all(|(key, session)| {
+            let admissible = session.entries.contains_key(&session.next);
+            let ready = session.entries.contains_key(&session.projected);
+            admissible == session.since.is_some_and(|since| self.waiting.contains(&(since, *key)))
+                && ready == self.ready.contains(key)
+                && session.projected >= session.next
+                && !session.entries.is_empty()
+        });
+        timed
+            && count == self.envelopes
+            && count == self.expiry.len()
+            && count <= self.bounds.envelopes
+            && self.waiting.len() <= self.sessions.len()
+            && self.ready.len() <= self.sessions.len()
+    }
+}
+
+impl KnownEnvelopes for Replica {
+    fn is_known(&self, digest: &Hash, envelope: &Envelope) -> bool {
+        self.pool.entry(envelope).is_some_and(|entry| {
+            entry.envelope.digest() == *digest && entry.envelope.value().signature == envelope.signature
+        })
+    }
+}
+
+impl Replica {
+    /// An envelope of a client.
+    pub(crate) fn on_request(&mut self, envelope: Verified<Envelope>, next: Option<u64>) {
+        let expired = envelope.value().body.valid_until < self.committed.header.time;
+        if let Some(next) = next
+            && !expired
+            && self.halted.is_none()
+        {
+            self.changed |= self.pool.insert(envelope, next, self.now);
+        }
+    }
+}

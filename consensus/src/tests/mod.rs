@@ -1,0 +1,19 @@
+//! Whole replicas in a lockstep network: the cases of the protocol's rules and of its hazards, by name.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+mod byzantine;
+mod catching_up;
+mod chaos;
+mod clients;
+mod door;
+mod forks;
+mod harness;
+mod normal;
+mod restarts;
+mod view_changes;

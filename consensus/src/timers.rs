@@ -1,0 +1,208 @@
+//! Time: when the leader is suspected, what is sent again, and the one timer that the driver keeps.
+//!
+//! Invariants: a time-out only ever makes a replica suspect, ask or repeat; every wait is doubled at most up
+//! to a cap (hazard VC13); whenever something is unfinished, a timer is set.
+
+use quorate_protocol::view_change::Suspicion;
+use quorate_protocol::{PeerMessage, PrePrepare};
+
+use crate::configuration::Timeouts;
+use crate::effect::Effect;
+use crate::input::Monotonic;
+use crate::replica::Replica;
+use crate::vote::vote_messages;
+
+/// Envelopes forwarded to the leader in one step.
+const FORWARDS_MAX: usize = 16;
+/// Doublings after which every cap is reached.
+const DOUBLINGS_MAX: u32 = 16;
+/// Nanoseconds by which a timer for batch time is set late, so that it finds the time reached.
+const TICK_SLACK: u64 = 1;
+
+/// Instants that the timer depends on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Timers {
+    /// What the driver was asked for.
+    set: Option<Monotonic>,
+    /// When unfinished work is sent again.
+    resend_at: Option<Monotonic>,
+    announce_at: Monotonic,
+    /// When a height was committed or a view entered.
+    pub progress_at: Monotonic,
+    /// Since when heights are in flight without a commit.
+    in_flight_since: Option<Monotonic>,
+    /// When NEW-VIEW is overdue; set once a quorum of VIEW-CHANGEs is known.
+    pub new_view_at: Option<Monotonic>,
+}
+
+impl Timers {
+    /// The driver's timer fired.
+    pub(crate) fn fired(&mut self, now: Monotonic) {
+        if self.set.is_some_and(|at| at <= now) {
+            self.set = None;
+        }
+    }
+
+    /// A height was committed.
+    pub(crate) fn progress(&mut self, now: Monotonic, timeouts: &Timeouts) {
+        self.progress_at = now;
+        self.in_flight_since = None;
+        self.resend_at = self.resend_at.map(|_| now.plus(timeouts.resend));
+    }
+
+    /// A view was entered, or a VIEW-CHANGE issued.
+    pub(crate) fn view_changed(&mut self, now: Monotonic, timeouts: &Timeouts) {
+        self.progress(now, timeouts);
+        self.new_view_at = None;
+    }
+
+    /// Everything is to be repeated in this step.
+    pub(crate) const fn repeat_now(&mut self, now: Monotonic) {
+        self.resend_at = Some(now);
+        self.announce_at = now;
+    }
+}
+
+impl Replica {
+    /// A time-out, doubled for each view that failed since the last commit.
+    pub(crate) fn back_off(&self, base: u64) -> u64 {
+        let doubled = base.saturating_mul(1_u64 << self.failed_views.min(DOUBLINGS_MAX));
+        doubled.min(self.configuration.timeouts().back_off_max.max(base))
+    }
+
+    /// When the leader of the view at hand has kept something waiting too long.
+    fn suspicion_at(&self) -> Option<Monotonic> {
+        let awaited = self.awaited.map(|(_, since)| since);
+        let oldest =
+            [self.pool.oldest(), awaited, self.timers.in_flight_since].into_iter().flatten().min()?;
+        Some(oldest.max(self.view.entered_at).plus(self.back_off(self.configuration.timeouts().request)))
+    }
+
+    /// Suspicion while a view runs, patience while one is being prepared.
+    pub(crate) fn check_timers(&mut self) {
+        if self.view.chain.is_empty() && self.view.settled {
+            self.timers.in_flight_since = None;
+        } else if self.timers.in_flight_since.is_none() {
+            self.timers.in_flight_since = Some(self.now);
+        }
+        if self.view.entered {
+            let overdue = self.suspicion_at().is_some_and(|at| at <= self.now);
+            match self.suspicion {
+                None if overdue => self.suspect(Suspicion::Timeout),
+                Some(Suspicion::Timeout) if !overdue => self.revoke(),
+                _ => {}
+            }
+        } else {
+            self.check_new_view_timer();
+        }
+    }
+
+    /// Repeats what is due and sets the timer. Runs once, at the end of a step.
+    pub(crate) fn run_timers(&mut self) {
+        if self.halted.is_some() {
+            return;
+        }
+        let timeouts = *self.configuration.timeouts();
+        if self.timers.announce_at <= self.now {
+            self.timers.announce_at = self.now.plus(timeouts.announce);
+            let announcement = self.announcement();
+            self.broadcast(announcement);
+        }
+        if self.is_unfinished() {
+            let due = *self.timers.resend_at.get_or_insert(self.now.plus(timeouts.resend));
+            if due <= self.now {
+                self.timers.resend_at = Some(self.now.plus(timeouts.resend));
+                self.repeat();
+            }
+        } else {
+            self.timers.resend_at = None;
+        }
+        self.forward();
+        self.set_timer();
+    }
+
+    fn is_unfinished(&self) -> bool {
+        !self.view.entered
+            || self.suspicion.is_some()
+            || !self.view.chain.is_empty()
+            || !self.decided.is_empty()
+            || !self.view.settled
+    }
+
+    /// Sends again what others may have missed: VIEW-CHANGE or suspicion, proposals, votes.
+    fn repeat(&mut self) {
+        self.repeat_view_change();
+        for message in vote_messages(self.votes_to_repeat()) {
+            self.broadcast(message);
+        }
+        for message in self.proposals_to_repeat() {
+            self.broadcast(message);
+        }
+    }
+
+    /// Own PRE-PREPAREs of the view at hand above the committed height.
+    pub(crate) fn proposals_to_repeat(&self) -> Vec<PeerMessage> {
+        if !self.is_active() || !self.is_leader() || self.view.mute || self.view.resigned {
+            return Vec::new();
+        }
+        let kept = self.view.pre_prepares.values();
+        kept.map(|kept| PeerMessage::PrePrepare(PrePrepare::clone(&kept.message))).collect()
+    }
+
+    /// Passes on to the leader what has waited for half of its time.
+    fn forward(&mut self) {
+        if !self.is_active() || self.is_leader() {
+            return;
+        }
+        let patience = self.configuration.timeouts().request / 2;
+        let until = Monotonic(self.now.0.saturating_sub(patience));
+        let leader = self.leader();
+        for envelope in self.pool.take_unforwarded(until, FORWARDS_MAX) {
+            self.send(leader, PeerMessage::Forward(envelope));
+        }
+    }
+
+    /// When an envelope is next due to be forwarded.
+    fn forward_at(&self) -> Option<Monotonic> {
+        if !self.is_active() || self.is_leader() {
+            return None;
+        }
+        let oldest = self.pool.oldest_unforwarded(FORWARDS_MAX)?;
+        Some(oldest.plus(self.configuration.timeouts().request / 2))
+    }
+
+    /// When batch time reaches what the state waits for, on the monotonic clock.
+    fn tick_at(&self) -> Option<Monotonic> {
+        let at = self.wake_at().filter(|_| self.watches_ticks())?;
+        Some(self.now.plus(at.0.saturating_sub(self.wall.0).saturating_add(TICK_SLACK)))
+    }
+
+    fn set_timer(&mut self) {
+        let view = if self.view.entered {
+            let counts = matches!(self.suspicion, None | Some(Suspicion::Timeout));
+            self.suspicion_at().filter(|at| counts && *at > self.now)
+        } else {
+            self.timers.new_view_at
+        };
+        let next = [
+            view,
+            Some(self.timers.announce_at),
+            self.timers.resend_at,
+            self.fetches.next_at(),
+            self.catch_up_at(),
+            self.forward_at(),
+            self.tick_at(),
+        ]
+        .into_iter()
+        .flatten()
+        .min();
+        // Never in the past, or the driver would spin (hazard RX3).
+        let next = next.map(|at| at.max(self.now.plus(1)));
+        if let Some(at) = next
+            && self.timers.set != Some(at)
+        {
+            self.timers.set = Some(at);
+            self.effects.push(Effect::SetTimer { at });
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! PREPARE and COMMIT: counting those of others, issuing own ones.
+//!
+//! Invariants: PREPAREs of a view start with its base and then rise by height, each on a parent that is the
+//! base, or PREPAREd here or certified in this view, or committed (rule R1); none is issued in a view that an
+//! earlier run entered (rule R2); own votes count once they are durable, like everybody's.
+
+use std::sync::Arc;
+
+use quorate_crypto::{Certificate, CertificateKind, Hash, Signature};
+use quorate_protocol::limits::VOTES_PER_MESSAGE_MAX;
+use quorate_protocol::record::Record;
+use quorate_protocol::{Height, PeerMessage, ReplicaIndex, View, Vote, VoteKind};
+
+use crate::effect::{Effect, Evidence};
+use crate::replica::{Dependent, Replica};
+use crate::tally::Added;
+
+impl Replica {
+    /// Whether verifying this message could be worth its cost; what could not is dropped, vote by vote,
+    /// before any signature is looked at. Changes nothing and decides nothing.
+    #[must_use]
+    pub fn screen(&self, message: PeerMessage) -> Option<PeerMessage> {
+        match message {
+            PeerMessage::Votes(votes) => {
+                let wanted: Vec<Vote> = votes.into_iter().filter(|vote| self.is_wanted(vote)).collect();
+                if wanted.is_empty() { None } else { wanted.try_into().ok().map(PeerMessage::Votes) }
+            }
+            PeerMessage::PrePrepare(ref pre_prepare) => {
+                let stale = pre_prepare.view < self.view.number
+                    || pre_prepare.height <= self.committed.height
+                    || self.configuration.leader(pre_prepare.view) == self.configuration.me();
+                if stale { None } else { Some(message) }
+            }
+            PeerMessage::NewView(ref new_view) => {
+                let stale = new_view.view < self.view.number
+                    || (new_view.view == self.view.number && self.view.entered);
+                if stale { None } else { Some(message) }
+            }
+            other => Some(other),
+        }
+    }
+
+    fn is_wanted(&self, vote: &Vote) -> bool {
+        vote.replica != self.configuration.me()
+            && vote.epoch == self.configuration.epoch()
+            && (vote.height > self.committed.height || self.is_quiet())
+            // Votes beyond the horizon say that this replica is behind, if they are genuine.
+            && (vote.height > self.horizon() || self.votes.is_wanted(vote))
+    }
+
+    /// Whether the last commit is so long ago that who still votes for its height has missed it.
+    fn is_quiet(&self) -> bool {
+        self.now.since(self.timers.progress_at) >= self.configuration.timeouts().resend / 2
+    }
+
+    /// Votes that the connection of `from` brought, its own or others'.
+    pub(crate) fn on_votes(&mut self, from: ReplicaIndex, votes: Vec<Vote>) {
+        let late = votes.iter().any(|vote| vote.replica == from && vote.height <= self.committed.height);
+        if late && self.is_quiet() && self.halted.is_none() {
+            let announcement = self.announcement();
+            self.send(from, announcement);
+        }
+        votes.into_iter().for_each(|vote| self.on_vote(vote));
+    }
+
+    fn on_vote(&mut self, vote: Vote) {
+        if vote.replica == self.configuration.me() || vote.epoch != self.configuration.epoch() {
+            return;
+        }
+        // Nobody votes further ahead than W of what it has committed (rule R7).
+        let committed = vote.height.saturating_sub(self.configuration.window());
+        self.catch_up.hear(vote.replica, committed);
+        if vote.height <= self.horizon() {
+            self.count_vote(vote);
+        }
+    }
+
+    /// Adds a vote to the table and sees whether it completes a certificate.
+    pub(crate) fn count_vote(&mut self, vote: Vote) {
+        if vote.height <= self.committed.height {
+            return;
+        }
+        let (kind, view, height) = (vote.kind, vote.view, vote.height);
+        match self.votes.add(vote.clone()) {
+            Added::New => self.try_certificate(kind, view, height),
+            Added::Ignored => {}
+            Added::Conflict(first) => self.report(Evidence::ConflictingVotes { first, second: vote }),
+        }
+    }
+
+    /// Assembles the certificate of (view, height) if it is wanted and a quorum has voted alike.
+    pub(crate) fn try_certificate(&mut self, kind: VoteKind, view: View, height: Height) {
+        let wanted = match kind {
+            VoteKind::Prepare => {
+                self.view.entered && view == self.view.number && !self.view.certificates.contains_key(&height)
+            }
+            VoteKind::Commit => !self.decided.contains_key(&height),
+        };
+        if !wanted {
+            return;
+        }
+        let quorum = self.configuration.quorum();
+        if let Some((header, votes)) = self.votes.quorum(kind, view, height, quorum) {
+            let certificate = self.assemble(kind.certificate_kind(), view, height, header, votes);
+            if let Some(certificate) = certificate {
+                self.learn(certificate);
+            }
+        }
+    }
+
+    fn assemble(
+        &self,
+        kind: CertificateKind,
+        view: View,
+        height: Height,
+        header: Hash,
+        votes: Vec<(ReplicaIndex, Signature)>,
+    ) -> Option<Certificate> {
+        Certificate::assemble(kind, self.configuration.members(), view, height, header, votes).ok()
+    }
+
+    /// Takes in a valid certificate, however it was come by. It may pull this replica to a later view,
+    /// never to an earlier one.
+    pub(crate) fn learn(&mut self, certificate: Certificate) {
+        if certificate.epoch != self.configuration.epoch() {
+            return;
+        }
+        self.note_certified_view(&certificate);
+        if certificate.height <= self.committed.height {
+            return;
+        }
+        if certificate.height > self.horizon() {
+            let committed = certificate.height.saturating_sub(self.configuration.window());
+            certificate.signers.iter().for_each(|signer| self.catch_up.hear(signer, committed));
+            return;
+        }
+        match certificate.kind {
+            CertificateKind::Commit => self.learn_decided(certificate),
+            CertificateKind::Prepare => {
+                let current = self.view.entered && certificate.view == self.view.number;
+                if current && !self.view.certificates.contains_key(&certificate.height) {
+                    self.view.certificates.insert(certificate.height, certificate);
+                    self.changed = true;
+                }
+            }
+        }
+    }
+
+    /// Issues the PREPAREs that have become due: the base first, then height by height.
+    pub(crate) fn prepare_next(&mut self) {
+        if !self.is_active() || self.view.mute || !self.view.settled {
+            return;
+        }
+        let (base, base_header) = self.view.base;
+        if base > self.committed.height && self.view.last_prepared < base {
+            self.prepare(base, base_header);
+        }
+        // Nothing above a base that is neither PREPAREd nor committed.
+        while self.view.last_prepared >= base || self.committed.height >= base {
+            let height = self.view.last_prepared.max(base).max(self.committed.height).saturating_add(1);
+            let Some(parent) = self.parent_header(height) else { return };
+            if !self.prepare(height, parent) {
+                return;
+            }
+        }
+    }
+
+    /// Issues the PREPARE of a height, if it may be; `expected` is the header itself at the base, and the
+    /// parent's header above it. Returns whether it was issued.
+    fn prepare(&mut self, height: Height, expected: Hash) -> bool {
+        if height > self.window_end() {
+            return false;
+        }
+        let Some(block) = self.view.chain.get(&height).and_then(|digest| self.blocks.get(digest)) else {
+            return false;
+        };
+        let Some((header_hash, header)) = block.header.as_ref().filter(|_| block.is_executed()) else {
+            return false;
+        };
+        let is_base = height == self.view.base.0;
+        let follows = if is_base { *header_hash == expected } else { header.previous == expected };
+        if !follows {
+            return false;
+        }
+        let (digest, header_hash) = (block.digest, *header_hash);
+        assert!(height > self.view.last_prepared, "PREPAREs of a view rise strictly");
+        self.view.last_prepared = height;
+        self.view.prepared.insert(height, header_hash);
+        self.log_block(&digest);
+        self.issue(VoteKind::Prepare, height, header_hash);
+        true
+    }
+
+    /// The header on which a PREPARE of `height` may rest in this view.
+    fn parent_header(&self, height: Height) -> Option<Hash> {
+        let parent = height.checked_sub(1)?;
+        if parent == self.committed.height {
+            return Some(self.committed.hash);
+        }
+        if parent == self.view.base.0 {
+            return Some(self.view.base.1);
+        }
+        let certified = self.view.certificates.get(&parent).map(|certificate| certificate.header_hash);
+        certified.or_else(|| self.view.prepared.get(&parent).copied())
+    }
+
+    /// Signs a vote of the current view and stages it behind its record.
+    pub(crate) fn issue(&mut self, kind: VoteKind, height: Height, header: Hash) -> Vote {
+        assert!(self.is_active(), "votes are issued only in a view that was entered");
+        let mut vote = Vote {
+            kind,
+            epoch: self.configuration.epoch(),
+            view: self.view.number,
+            height,
+            header,
+            replica: self.configuration.me(),
+            signature: Signature::ZERO,
+        };
+        vote.signature = self.signer.sign(&vote.statement(*self.configuration.cluster()));
+        self.staged.records.push(Record::Voted(vote.clone()));
+        self.staged.then.push(Dependent::Vote(vote.clone()));
+        self.staged.pending.votes.push(vote.clone());
+        self.changed = true;
+        vote
+    }
+
+    /// Stages the record of a block, unless it is in the log already or its header is unknown.
+    pub(crate) fn log_block(&mut self, digest: &Hash) {
+        let Some(block) = self.blocks.get_mut(digest) else { return };
+        if block.logged {
+            return;
+        }
+        if let Some(batch) = block.batch() {
+            block.logged = true;
+            self.staged.records.push(Record::Proposed { height: block.height, batch });
+        }
+    }
+
+    /// Own durable votes above the committed height that may be sent again: all COMMITs, and the PREPAREs
+    /// of the view at hand while it is entered.
+    pub(crate) fn votes_to_repeat(&self) -> Vec<Vote> {
+        let current = |vote: &Vote| self.view.entered && vote.view == self.view.number;
+        self.votes
+            .of(self.configuration.me())
+            .filter(|vote| vote.kind == VoteKind::Commit || current(vote))
+            .cloned()
+            .collect()
+    }
+}
+
+/// Votes in as few messages as their bound allows.
+pub(crate) fn vote_messages(votes: Vec<Vote>) -> Vec<PeerMessage> {
+    votes
+        .chunks(VOTES_PER_MESSAGE_MAX)
+        .filter_map(|chunk| chunk.to_vec().try_into().ok().map(PeerMessage::Votes))
+        .collect()
+}
+
+/// Effects in order, with runs of votes merged into messages.
+pub(crate) fn merge_votes(dependents: Vec<Dependent>) -> Vec<Effect> {
+    let (mut effects, mut run) = (Vec::new(), Vec::new());
+    let flush = |run: &mut Vec<Vote>, effects: &mut Vec<Effect>| {
+        for message in vote_messages(std::mem::take(run)) {
+            effects.push(Effect::Broadcast { message: Arc::new(message) });
+        }
+    };
+    for dependent in dependents {
+        match dependent {
+            Dependent::Vote(vote) => run.push(vote),
+            // Clients are no part of the order among replicas, so this parts no run.
+            Dependent::Effect(effect @ Effect::NotifyClients { .. }) => effects.push(effect),
+            Dependent::Effect(effect) => {
+                flush(&mut run, &mut effects);
+                effects.push(effect);
+            }
+        }
+    }
+    flush(&mut run, &mut effects);
+    effects
+}

@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Installs what is missing on a Debian or Ubuntu machine with a Rust toolchain, says so, and sets the
+# variables that a build needs. Sourced by demo.sh, test.sh and soak.sh:
+#
+#   source deploy/setup.sh            # what building and running needs
+#   quorate_test_tools                # what testing needs besides
+set -euo pipefail
+
+quorate_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+quorate_cache="${QUORATE_BUILD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/quorate}"
+export PATH="$quorate_cache/tools/bin:$HOME/.cargo/bin:$PATH"
+
+say() { printf '\n== %s\n' "$*"; }
+
+# Installs Debian packages that are missing: pairs of "command-or-file package".
+quorate_packages() {
+  local missing=()
+  while [ $# -gt 0 ]; do
+    if ! command -v "$1" >/dev/null 2>&1 && ! compgen -G "$1" >/dev/null 2>&1; then missing+=("$2"); fi
+    shift 2
+  done
+  [ ${#missing[@]} -eq 0 ] && return 0
+  say "installing Debian packages: ${missing[*]}"
+  local sudo=""
+  [ "$(id -u)" -eq 0 ] || sudo=sudo
+  $sudo apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+if ! command -v cargo >/dev/null 2>&1; then
+  echo "quorate: no Rust toolchain found: install one from https://rustup.rs (1.95 or newer), then run this again" >&2
+  exit 1
+fi
+quorate_packages c++ g++ '/usr/lib/llvm-*/lib/libclang.so*' libclang-dev fusermount3 fuse3 git git ps procps
+
+# RocksDB is built once into a cache outside the clone; every profile links that library.
+quorate_rocksdb() {
+  local settings
+  settings=$(bash "$quorate_root/deploy/rocksdb.sh")
+  eval "$settings"
+}
+quorate_rocksdb
+
+# What the tests need besides: test runner, licence checker, and the programs that use the mount.
+quorate_test_tools() {
+  quorate_packages rsync rsync
+  local tool version
+  for tool in cargo-nextest=0.9.143 cargo-deny=0.20.2; do
+    version=${tool#*=} tool=${tool%=*}
+    if ! command -v "$tool" >/dev/null 2>&1; then
+      say "installing $tool $version (once, into $quorate_cache/tools)"
+      # Unoptimised: they build four times faster, and their run time does not matter.
+      cargo install "$tool" --version "$version" --locked --debug --quiet --root "$quorate_cache/tools"
+    fi
+  done
+}

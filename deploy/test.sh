@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# The test command of the README: all set-up and all tests, on a fresh Debian machine with Rust.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source deploy/setup.sh
+quorate_test_tools
+began=$SECONDS
+
+step() { say "$* (at $((SECONDS - began)) s)"; }
+
+step "lint: format, clippy, dependencies"
+cargo fmt --all --check
+cargo clippy --quiet --workspace --all-targets -- -D warnings
+cargo deny --log-level error check bans licenses sources
+
+step "build and unit tests"
+cargo nextest run --workspace --cargo-profile release --no-fail-fast
+
+step "done"

@@ -1,0 +1,276 @@
+//! The command line: one table of commands and options, from which help and parsing follow.
+//!
+//! Invariant: what a flag means is said here once; commands take the parsed structures.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// A Byzantine-fault-tolerant replicated metadata filesystem.
+#[derive(Parser, Debug)]
+#[command(name = "quorate", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// How much is logged: error, warn, info, debug, trace, or a filter such as `quorate_client=debug`.
+    #[arg(long, global = true, env = "QUORATE_LOG", default_value = "warn", value_name = "LEVEL")]
+    pub log: String,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run a whole cluster on this machine and mount it; or start, stop, kill, pause one of its replicas.
+    Dev(DevArgs),
+    /// Make a cluster: cluster.toml, one directory per replica, the first principal's key.
+    Init(InitArgs),
+    /// Make or show keys.
+    Key(KeyArgs),
+    /// Run one replica.
+    Replica(ReplicaArgs),
+    /// Mount the filesystem.
+    Mount(MountArgs),
+    /// Unmount a filesystem.
+    Umount(UmountArgs),
+    /// Say how the cluster is. Exit 0 healthy, 1 degraded, 2 no quorum.
+    Status(StatusArgs),
+    /// Check the certified history. Exit 0 holds, 1 broken, 2 cannot tell.
+    Audit(AuditArgs),
+    /// Measure. One JSON line per run on standard output.
+    Bench(BenchArgs),
+}
+
+/// Which cluster, and as whom.
+#[derive(Args, Clone, Debug)]
+pub struct ClusterArgs {
+    /// The cluster file.
+    #[arg(long, env = "QUORATE_CLUSTER", value_name = "FILE")]
+    pub cluster: PathBuf,
+    /// The principal's key file.
+    #[arg(long, env = "QUORATE_KEY", value_name = "FILE")]
+    pub key: PathBuf,
+}
+
+/// How a result is printed.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// For programs: one JSON document.
+    Json,
+}
+
+/// `quorate dev`.
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct DevArgs {
+    /// Act on one replica of a running cluster.
+    #[command(subcommand)]
+    pub action: Option<DevAction>,
+    /// Number of replicas of a new cluster: 4 survive 1 fault, 7 survive 2.
+    #[arg(long, default_value_t = 4)]
+    pub replicas: usize,
+    /// The cluster's directory; one that holds a cluster is started again. Default: a temporary one,
+    /// removed at the end.
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// Where to mount. Default: `mount` in the cluster's directory.
+    #[arg(long, value_name = "PATH")]
+    pub mount: Option<PathBuf>,
+    /// Mount options, as for `quorate mount`.
+    #[arg(short = 'o', value_name = "OPTIONS")]
+    pub options: Option<String>,
+    /// Run this shell command in the mount, then stop everything and exit with its status.
+    #[arg(long, value_name = "SHELL COMMAND")]
+    pub exec: Option<String>,
+}
+
+/// What may be done to one replica of a running cluster.
+#[derive(Subcommand, Debug)]
+pub enum DevAction {
+    /// Start a replica that does not run.
+    Start(DevTarget),
+    /// Stop it in order.
+    Stop(DevTarget),
+    /// Kill it with SIGKILL.
+    Kill(DevTarget),
+    /// Pause it with SIGSTOP.
+    Pause(DevTarget),
+    /// Let a paused one go on.
+    Continue(DevTarget),
+}
+
+/// One replica of a cluster's directory.
+#[derive(Args, Debug)]
+pub struct DevTarget {
+    /// The replica's number.
+    pub replica: u8,
+    /// The cluster's directory.
+    #[arg(long, env = "QUORATE_DIR")]
+    pub dir: PathBuf,
+}
+
+/// `quorate init`.
+#[derive(Args, Debug)]
+pub struct InitArgs {
+    /// Where the replicas will listen: HOST:PORT,HOST:PORT,...
+    #[arg(long, value_delimiter = ',', required = true)]
+    pub replicas: Vec<String>,
+    /// The directory to make.
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+/// `quorate key`.
+#[derive(Args, Debug)]
+pub struct KeyArgs {
+    /// Which.
+    #[command(subcommand)]
+    pub action: KeyAction,
+}
+
+/// What may be done with keys.
+#[derive(Subcommand, Debug)]
+pub enum KeyAction {
+    /// Make a principal's key.
+    New {
+        /// The file to write; an existing one is never overwritten.
+        file: PathBuf,
+    },
+    /// Show what a key file holds, without its secret.
+    Show {
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+/// `quorate replica`.
+#[derive(Args, Debug)]
+pub struct ReplicaArgs {
+    /// The replica's directory, as `quorate init` made it.
+    #[arg(long)]
+    pub dir: PathBuf,
+    /// Listen here instead of where the cluster file says.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<std::net::SocketAddr>,
+}
+
+/// `quorate mount`.
+#[derive(Args, Debug)]
+pub struct MountArgs {
+    /// Where to mount: an empty directory.
+    pub path: PathBuf,
+    /// Cluster and key.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Options, separated by commas: ro, allow_other, nosuid, nodev, noexec, soft, hard, timeo=SECONDS.
+    #[arg(short = 'o', value_name = "OPTIONS")]
+    pub options: Option<String>,
+    /// Stay in the foreground.
+    #[arg(long)]
+    pub foreground: bool,
+}
+
+/// `quorate umount`.
+#[derive(Args, Debug)]
+pub struct UmountArgs {
+    /// The mount point.
+    pub path: PathBuf,
+}
+
+/// `quorate status`.
+#[derive(Args, Debug)]
+pub struct StatusArgs {
+    /// Cluster and key.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// `quorate audit`.
+#[derive(Args, Debug)]
+pub struct AuditArgs {
+    /// What to check.
+    #[command(subcommand)]
+    pub action: AuditAction,
+}
+
+/// What may be audited.
+#[derive(Subcommand, Debug)]
+pub enum AuditAction {
+    /// Check the header chain and every certificate against genesis, from a directory or a live cluster.
+    Verify(AuditVerifyArgs),
+}
+
+/// `quorate audit verify`.
+#[derive(Args, Debug)]
+pub struct AuditVerifyArgs {
+    /// A replica's directory, running or not. Default: the live cluster.
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// The cluster file: what is trusted.
+    #[arg(long, env = "QUORATE_CLUSTER", value_name = "FILE")]
+    pub cluster: PathBuf,
+    /// The principal's key file, for a live cluster.
+    #[arg(long, env = "QUORATE_KEY", value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// Execute every operation again and recompute every root.
+    #[arg(long)]
+    pub full: bool,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// `quorate bench`.
+#[derive(Args, Debug)]
+pub struct BenchArgs {
+    /// Which bench.
+    #[command(subcommand)]
+    pub action: BenchAction,
+}
+
+/// What may be measured.
+#[derive(Subcommand, Debug)]
+pub enum BenchAction {
+    /// Create, write 1 KiB and close files through a mount.
+    Meta(BenchMetaArgs),
+    /// Null operations through consensus, without a mount.
+    Consensus(BenchConsensusArgs),
+}
+
+/// `quorate bench meta`.
+#[derive(Args, Debug)]
+pub struct BenchMetaArgs {
+    /// A directory in a mount; the bench works in a new directory below it and removes that.
+    #[arg(long)]
+    pub path: PathBuf,
+    /// Threads.
+    #[arg(long, default_value_t = 1)]
+    pub threads: usize,
+    /// Seconds.
+    #[arg(long, default_value_t = 10)]
+    pub seconds: u64,
+    /// Bytes of each file.
+    #[arg(long, default_value_t = 1024)]
+    pub bytes: usize,
+}
+
+/// `quorate bench consensus`.
+#[derive(Args, Debug)]
+pub struct BenchConsensusArgs {
+    /// Cluster and key.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Operations in flight.
+    #[arg(long, default_value_t = 512)]
+    pub concurrency: usize,
+    /// Client sessions that share them.
+    #[arg(long, default_value_t = 4)]
+    pub sessions: usize,
+    /// Seconds.
+    #[arg(long, default_value_t = 10)]
+    pub seconds: u64,
+}

@@ -1,0 +1,11 @@
+//! The commands, one file each.
+
+pub mod audit;
+pub mod bench;
+pub mod connect;
+pub mod dev;
+pub mod init;
+pub mod key;
+pub mod mount;
+pub mod replica;
+pub mod status;

@@ -1,0 +1,122 @@
+//! `quorate mount` and `quorate umount`.
+//!
+//! Invariant: in the background, the command returns only when the mount answers or has failed, and shows
+//! why; SIGTERM and SIGINT end a mount within seconds whether or not the cluster answers.
+
+use crate::args::{MountArgs, UmountArgs};
+use crate::commands::connect;
+use crate::failure::{CommandResult, Failure};
+use quorate_client::ClientOptions;
+use quorate_client_fuse::{MountOptions, Mounted, mount};
+use std::io::Read as _;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+
+pub use quorate_client_fuse::is_mounted;
+
+/// How long a mount in the background may take to come up.
+const READY_PATIENCE: Duration = Duration::from_secs(60);
+/// How long the last write-back may take before an unmount at a signal.
+const WRITE_BACK_PATIENCE: Duration = Duration::from_secs(3);
+/// How often waits look.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Mounts.
+pub fn run(args: &MountArgs, log: &str) -> CommandResult {
+    let options = MountOptions::parse(args.options.as_deref().unwrap_or_default())?;
+    if args.foreground { foreground(args, options) } else { background(args, log) }
+}
+
+/// Unmounts.
+pub fn unmount(args: &UmountArgs) -> CommandResult {
+    quorate_client_fuse::unmount(&args.path, false).map_err(|error| {
+        Failure::new(format!("{error}; if it is busy, close what is open there (`fuser -vm PATH` shows it)"))
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Unmounts, busy or not; no mount is no failure.
+pub fn unmount_path(path: &Path) -> Result<(), Failure> {
+    if is_mounted(path) {
+        quorate_client_fuse::unmount(path, true)?;
+    }
+    Ok(())
+}
+
+fn foreground(args: &MountArgs, options: MountOptions) -> CommandResult {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let mut client_options = ClientOptions::default();
+    client_options.deadline = options.deadline;
+    let result = runtime.block_on(async {
+        let client = connect::connect(&args.cluster, client_options).await?;
+        let mounted = mount(client.clone(), runtime.handle().clone(), &args.path, options)?;
+        until_over(&mounted).await?;
+        let patience = tokio::time::timeout(WRITE_BACK_PATIENCE, mounted.write_back());
+        if patience.await.is_err() {
+            tracing::warn!("the cluster does not answer: what was written last and not synced is lost");
+        }
+        mounted.unmount()?;
+        client.close().await;
+        Ok(ExitCode::SUCCESS)
+    });
+    // Tasks that still wait for the cluster are dropped; their callers get EIO.
+    runtime.shutdown_background();
+    result
+}
+
+/// Returns when somebody unmounted it, or at SIGTERM or SIGINT.
+async fn until_over(mounted: &Mounted) -> Result<(), Failure> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut look = tokio::time::interval(Duration::from_millis(100));
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = look.tick() => {
+                if mounted.is_over() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// Starts the same command in the foreground, in a session of its own, and waits until it is ready.
+fn background(args: &MountArgs, log: &str) -> CommandResult {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--log", log, "mount", "--foreground"]).arg(&args.path);
+    command.arg("--cluster").arg(&args.cluster.cluster).arg("--key").arg(&args.cluster.key);
+    if let Some(options) = &args.options {
+        command.arg("-o").arg(options);
+    }
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let began = Instant::now();
+    loop {
+        if is_mounted(&args.path) {
+            return Ok(ExitCode::SUCCESS);
+        }
+        if let Some(status) = child.try_wait()? {
+            let mut words = String::new();
+            if let Some(mut errors) = child.stderr.take() {
+                let _ = errors.read_to_string(&mut words);
+            }
+            let words = words.trim().trim_start_matches("quorate: ");
+            return Err(Failure::new(if words.is_empty() {
+                format!("the mount failed ({status})")
+            } else {
+                words.to_owned()
+            }));
+        }
+        if began.elapsed() > READY_PATIENCE {
+            let _ = child.kill();
+            return Err(Failure::new(
+                "the mount did not come up in time; `quorate status` says how the cluster is",
+            ));
+        }
+        std::thread::sleep(POLL_INTERVAL);
+    }
+}

@@ -1,0 +1,154 @@
+//! `quorate status`: how every replica is, and in words how the cluster is.
+//!
+//! Invariant: what replicas say of themselves is shown as their words; only certified headers count for
+//! the cluster's height.
+
+use crate::args::{Output, StatusArgs};
+use crate::commands::connect;
+use crate::failure::CommandResult;
+use quorate_client::ClusterStatus;
+use quorate_client::status::ReplicaState;
+use std::process::ExitCode;
+
+/// Exit status when some replicas are not well, but the cluster works.
+const DEGRADED: u8 = 1;
+/// Exit status when nothing can be decided.
+const NO_QUORUM: u8 = 2;
+
+/// Asks all replicas and prints what they say.
+pub fn run(args: &StatusArgs) -> CommandResult {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let status = runtime.block_on(async {
+        let observer = connect::observe(&args.cluster.cluster, &args.cluster.key).await?;
+        Ok::<_, crate::failure::Failure>(observer.status().await)
+    })?;
+    let verdict = verdict(&status);
+    match args.output {
+        Output::Json => println!("{}", json(&status, &verdict)),
+        Output::Text => print_text(&status, &verdict),
+    }
+    Ok(ExitCode::from(verdict.code))
+}
+
+struct Verdict {
+    code: u8,
+    word: &'static str,
+    text: String,
+}
+
+fn verdict(status: &ClusterStatus) -> Verdict {
+    let n = status.replicas.len();
+    let (voting, f) = (status.voting(), status.faults);
+    let agreed = one_root(status);
+    match status.spare() {
+        None => Verdict {
+            code: NO_QUORUM,
+            word: "no quorum",
+            text: format!(
+                "no quorum: {voting} of {n} replicas vote, {} are needed; nothing can be changed until more come back",
+                status.quorum
+            ),
+        },
+        Some(_) if !agreed => Verdict {
+            code: DEGRADED,
+            word: "degraded",
+            text: "degraded: replicas at one height show different roots; run `quorate audit verify`"
+                .to_owned(),
+        },
+        Some(spare) if voting < n => Verdict {
+            code: DEGRADED,
+            word: "degraded",
+            text: format!("degraded: {voting} of {n} replicas vote; {} more may fail", spare.min(f)),
+        },
+        Some(spare) => Verdict {
+            code: 0,
+            word: "healthy",
+            text: format!("healthy: all {n} replicas vote; any {} may fail, lie or collude", spare.min(f)),
+        },
+    }
+}
+
+/// Whether replicas at one height show one header.
+fn one_root(status: &ClusterStatus) -> bool {
+    let mut seen = std::collections::BTreeMap::new();
+    status.replicas.iter().filter(|state| state.certified).filter_map(|state| state.status.as_ref().ok()).all(
+        |status| {
+            *seen.entry(status.committed).or_insert_with(|| status.header.hash()) == status.header.hash()
+        },
+    )
+}
+
+fn print_text(status: &ClusterStatus, verdict: &Verdict) {
+    let top = status.height().unwrap_or(0);
+    println!(
+        "{:<3} {:<22} {:<9} {:>6} {:>9} {:>5} {:<7} {:<6} state root",
+        "id", "address", "role", "view", "height", "lag", "peers", "ms"
+    );
+    for state in &status.replicas {
+        println!("{}", line(state, top));
+    }
+    println!("{}", verdict.text);
+}
+
+fn line(state: &ReplicaState, top: u64) -> String {
+    match &state.status {
+        Err(reason) => format!("{:<3} {:<22} does not answer: {reason}", state.replica, state.address),
+        Ok(status) => {
+            let role = match (status.voting, status.leading) {
+                (false, _) => "silent",
+                (true, true) => "leader",
+                (true, false) => "follower",
+            };
+            let root = status.header.state_root.to_string();
+            let ms = state.round_trip.map_or(0.0, |time| time.as_secs_f64() * 1e3);
+            format!(
+                "{:<3} {:<22} {role:<9} {:>6} {:>9} {:>5} {:<7} {ms:<6.1} {}{}",
+                state.replica,
+                state.address,
+                status.view,
+                status.committed,
+                top.saturating_sub(status.committed),
+                status.peers.len(),
+                root.get(..16).unwrap_or(&root),
+                if state.certified { "" } else { " (not certified!)" }
+            )
+        }
+    }
+}
+
+fn json(status: &ClusterStatus, verdict: &Verdict) -> serde_json::Value {
+    let replicas: Vec<_> = status
+        .replicas
+        .iter()
+        .map(|state| match &state.status {
+            Err(reason) => serde_json::json!({
+                "replica": state.replica, "address": state.address, "error": reason,
+            }),
+            Ok(status) => serde_json::json!({
+                "replica": state.replica,
+                "address": state.address,
+                "view": status.view,
+                "leading": status.leading,
+                "voting": status.voting,
+                "height": status.committed,
+                "header": status.header.hash().to_string(),
+                "root": status.header.state_root.to_string(),
+                "certified": state.certified,
+                "peers": status.peers.iter().collect::<Vec<_>>(),
+                "pending": status.pending,
+                "block_bytes": status.block_bytes,
+                "state_rows": status.state_rows,
+                "round_trip_us": state.round_trip.map(|time| time.as_micros() as u64),
+            }),
+        })
+        .collect();
+    serde_json::json!({
+        "verdict": verdict.word,
+        "text": verdict.text,
+        "height": status.height(),
+        "quorum": status.quorum,
+        "survives": status.faults,
+        "voting": status.voting(),
+        "replicas": replicas,
+    })
+}

@@ -1,0 +1,18 @@
+//! Tests of the whole product with real processes: replicas, mounts and the command line, as people use
+//! them. Each starts a cluster of its own on free loopback ports and leaves nothing behind.
+//!
+//! Invariant: every wait is bounded, and a test that takes too long ends with its mounts and replicas
+//! killed instead of hanging in the kernel. Nothing is skipped: a machine without FUSE fails.
+#![allow(missing_docs)]
+
+mod audit;
+mod bad_input;
+mod by_hand;
+mod dev;
+mod faults;
+mod files;
+mod harness;
+mod readme;
+mod trees;
+mod two_mounts;
+mod user;

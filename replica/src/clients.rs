@@ -1,0 +1,160 @@
+//! Which client waits for what: sessions to connections, proposals to sessions, reads to heights.
+//!
+//! Invariant: tables hold only what a live connection asked for, bounded per connection, and lose all of it
+//! when the connection ends.
+
+use quorate_crypto::Hash;
+use quorate_execution::Executed;
+use quorate_protocol::client::{ClientReply, Notice, Refusal};
+use quorate_protocol::query::ReadRequest;
+use quorate_protocol::{Height, Proposal, SessionId, Vote};
+use quorate_transport::{ClientConnection, ConnectionId, ReplyHandle};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Sessions whose COMMITs one connection may wait for.
+pub const SESSIONS_PER_CONNECTION_MAX: usize = 64;
+/// Reads that may wait for a height, over all clients.
+pub const WAITING_READS_MAX: usize = 4096;
+/// How long a read may wait for a height.
+pub const READ_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A read of a height that is not committed here yet.
+pub struct WaitingRead {
+    /// Who asks.
+    pub connection: ClientConnection,
+    /// What.
+    pub request: ReadRequest,
+    /// Where the answer goes.
+    pub reply: ReplyHandle,
+    /// When it came.
+    pub since: Instant,
+}
+
+struct Route {
+    connection: ClientConnection,
+    results: bool,
+}
+
+/// The tables.
+#[derive(Default)]
+pub struct Clients {
+    routes: BTreeMap<SessionId, Route>,
+    sessions: BTreeMap<ConnectionId, BTreeSet<SessionId>>,
+    /// Envelopes of routed sessions in proposals that are not committed yet.
+    proposed: BTreeMap<Hash, Vec<(SessionId, u64)>>,
+    waiting: VecDeque<WaitingRead>,
+}
+
+impl Clients {
+    /// Notes where the COMMITs of a session go. `false` when the connection has too many sessions.
+    pub fn route(&mut self, session: SessionId, connection: &ClientConnection, results: bool) -> bool {
+        let mine = self.sessions.entry(connection.id()).or_default();
+        if mine.len() >= SESSIONS_PER_CONNECTION_MAX && !mine.contains(&session) {
+            return false;
+        }
+        mine.insert(session);
+        if let Some(old) = self.routes.insert(session, Route { connection: connection.clone(), results })
+            && old.connection.id() != connection.id()
+            && let Some(theirs) = self.sessions.get_mut(&old.connection.id())
+        {
+            theirs.remove(&session);
+        }
+        true
+    }
+
+    /// Forgets a connection and all that waits for it.
+    pub fn closed(&mut self, connection: ConnectionId) {
+        for session in self.sessions.remove(&connection).unwrap_or_default() {
+            self.routes.remove(&session);
+        }
+        self.waiting.retain(|read| read.connection.id() != connection);
+    }
+
+    /// Notes which sessions wait for a proposal.
+    pub fn proposed(&mut self, digest: Hash, proposal: &Proposal) {
+        let waiting: Vec<(SessionId, u64)> = proposal
+            .envelopes
+            .iter()
+            .filter(|envelope| self.routes.contains_key(&envelope.body.session))
+            .map(|envelope| (envelope.body.session, envelope.body.first))
+            .collect();
+        if !waiting.is_empty() {
+            self.proposed.insert(digest, waiting);
+        }
+    }
+
+    /// The proposal will not be committed.
+    pub fn forget(&mut self, digest: &Hash) {
+        self.proposed.remove(digest);
+    }
+
+    /// The proposal is committed: its COMMITs and results have left.
+    pub fn committed(&mut self, digest: &Hash) {
+        self.proposed.remove(digest);
+    }
+
+    /// Sends a COMMIT of this replica to the clients of the batch; those that chose this replica get their
+    /// results first, so that they hold the header when the last COMMIT arrives.
+    pub fn committing(&self, vote: &Vote, digest: Hash, executed: Option<&Arc<Executed>>) {
+        let Some(waiting) = self.proposed.get(&digest) else { return };
+        let mut told = BTreeSet::new();
+        for (session, first) in waiting {
+            let Some(route) = self.routes.get(session) else { continue };
+            if route.results
+                && let Some(executed) = executed
+                && let Some(index) = executed.receipts.find(session, *first)
+                && let Some(results) = executed.receipts.results(executed.state.header(), index, None)
+            {
+                route.connection.notify(&Notice::Results(results));
+            }
+            told.insert(*session);
+        }
+        let mut connections = BTreeSet::new();
+        for session in told {
+            let Some(route) = self.routes.get(&session) else { continue };
+            if connections.insert(route.connection.id())
+                && let Ok(votes) = vec![vote.clone()].try_into()
+            {
+                route.connection.notify(&Notice::Commits(votes));
+            }
+        }
+    }
+
+    /// Lets a read wait for its height; refuses it when too many do.
+    pub fn wait(&mut self, read: WaitingRead) {
+        if self.waiting.len() >= WAITING_READS_MAX {
+            read.reply.send(&refused(Refusal::Busy, "too many reads wait for a height"));
+        } else {
+            self.waiting.push_back(read);
+        }
+    }
+
+    /// Takes out the reads that may be answered at `committed`; refuses those that waited too long.
+    pub fn ready(&mut self, committed: Height) -> Vec<WaitingRead> {
+        if self.waiting.is_empty() {
+            return Vec::new();
+        }
+        let mut ready = Vec::new();
+        let mut still = VecDeque::with_capacity(self.waiting.len());
+        for read in self.waiting.drain(..) {
+            if read.request.at_least <= committed {
+                ready.push(read);
+            } else if read.since.elapsed() > READ_PATIENCE {
+                read.reply.send(&refused(Refusal::Behind, "this replica has not reached that height"));
+            } else {
+                still.push_back(read);
+            }
+        }
+        self.waiting = still;
+        ready
+    }
+}
+
+/// A refusal in words.
+#[must_use]
+pub fn refused(refusal: Refusal, text: &str) -> ClientReply {
+    let bytes: Vec<u8> = text.bytes().take(quorate_protocol::limits::ERROR_TEXT_BYTES_MAX).collect();
+    ClientReply::Refused { refusal, text: bytes.try_into().unwrap_or_default() }
+}

@@ -1,0 +1,121 @@
+//! What consensus asks for, done.
+//!
+//! Invariant: a send never overtakes a vote of the same turn that came before it, except that votes of one
+//! turn share a message; the state database is written only after the log that it follows from is synced.
+
+use crate::executor::{Job, Outcome};
+use crate::node::{Held, Node};
+use quorate_consensus::{Effect, ExecutedHeader, HaltReason, Input, StaticFault};
+use quorate_crypto::{Certificate, Hash};
+use quorate_protocol::{Header, Height, PeerMessage, Proposal};
+use std::sync::Arc;
+
+impl Node {
+    /// Carries out one effect.
+    pub(crate) fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send { to, message } => {
+                self.flush_votes();
+                self.peers.send(to, &message);
+            }
+            Effect::Broadcast { message } => self.broadcast(&message),
+            Effect::NotifyClients { vote, digest } => {
+                self.clients.committing(&vote, digest, self.speculative.get(&digest));
+            }
+            Effect::Persist { token, records, then } => {
+                self.turn_records.extend(records);
+                self.turn_token = Some(token);
+                self.last_token = Some(token);
+                self.held.push_back(Held { token, then });
+            }
+            Effect::Execute { height, digest, parent, proposal } => {
+                self.execute(height, digest, parent, proposal);
+            }
+            Effect::Committed { height, header, certificate, digest, proposal: _ } => {
+                self.committed(height, header, certificate, digest);
+            }
+            Effect::Forget { digest } => {
+                self.executor.cancel(digest);
+                self.speculative.remove(&digest);
+                self.clients.forget(&digest);
+            }
+            Effect::Returned { envelopes } => {
+                for envelope in envelopes {
+                    self.request(envelope);
+                }
+            }
+            Effect::ServeCommitted { to, from } => self.serve_committed(to, from),
+            Effect::SetTimer { at } => self.timer = Some(at),
+            Effect::Halt { reason } => Self::halted(reason),
+            Effect::Evidence(evidence) => {
+                tracing::error!(?evidence, "a replica contradicted itself: it is faulty");
+            }
+        }
+    }
+
+    /// Collects votes of this turn; everything else leaves at once, after them.
+    fn broadcast(&mut self, message: &PeerMessage) {
+        if let PeerMessage::Votes(votes) = message {
+            self.turn_votes.extend(votes.iter().cloned());
+        } else {
+            self.flush_votes();
+            self.peers.broadcast(message);
+        }
+    }
+
+    fn execute(&mut self, height: Height, digest: Hash, parent: Hash, proposal: Arc<Proposal>) {
+        self.clients.proposed(digest, &proposal);
+        let state = match self.speculative.get(&parent) {
+            Some(executed) => executed.state.clone(),
+            None if self.state.header().proposal == parent => self.state.clone(),
+            None => {
+                // Consensus asks only for children of what it was given; anything else is our defect, and
+                // going on would vote on a state that nobody has.
+                tracing::error!(height, %parent, "no state for the parent of a proposal");
+                std::process::exit(crate::EXIT_DEFECT);
+            }
+        };
+        self.executor.execute(Job { height, digest, parent: state, proposal });
+    }
+
+    pub(crate) fn on_executed(&mut self, outcome: Outcome) {
+        let Outcome { height, digest, executed } = outcome;
+        let outcome = match executed {
+            Ok(executed) => {
+                let header = ExecutedHeader {
+                    header: executed.state.header().clone(),
+                    advanced: executed.advanced.clone(),
+                    wake_at: executed.wake_at,
+                };
+                self.speculative.insert(digest, executed);
+                Ok(header)
+            }
+            Err(fault) => {
+                tracing::warn!(height, %fault, "a proposal has a static fault");
+                Err(StaticFault)
+            }
+        };
+        self.inputs.push_back(Input::Executed { height, digest, outcome });
+    }
+
+    fn committed(&mut self, height: Height, header: Header, certificate: Certificate, digest: Hash) {
+        let Some(executed) = self.speculative.remove(&digest) else {
+            tracing::error!(height, "a committed proposal was never executed here");
+            std::process::exit(crate::EXIT_DEFECT);
+        };
+        assert_eq!(executed.state.header().hash(), header.hash(), "consensus committed another header");
+        self.state = executed.state.clone();
+        self.blocks.committed(&executed);
+        self.keeper.committed(self.last_token, Arc::clone(&executed));
+        self.history.committed(&executed, certificate);
+        self.clients.committed(&digest);
+        self.answer_waiting_reads();
+    }
+
+    fn halted(reason: HaltReason) {
+        tracing::error!(
+            %reason,
+            "this replica does not vote any more: keep its directory for examination and bring it back as a new member"
+        );
+    }
+}

@@ -1,0 +1,89 @@
+//! What peers send, through the door.
+//!
+//! Invariant: nothing of a peer reaches consensus unverified; a message that is refused costs its sender a
+//! line in the log, and nothing else here.
+
+use crate::node::Node;
+use quorate_consensus::{Input, Verified, door};
+use quorate_execution::Admission;
+use quorate_protocol::limits::{BATCHES_PER_MESSAGE_MAX, CATCH_UP_BYTES_TARGET};
+use quorate_protocol::peer::CommittedBatch;
+use quorate_protocol::{Envelope, Height, PeerMessage, ReplicaIndex, SkipReason};
+use quorate_transport::PeerEvent;
+
+impl Node {
+    pub(crate) fn on_peer_event(&mut self, event: PeerEvent) {
+        match event {
+            PeerEvent::Connected(peer) => tracing::info!(peer, "connected"),
+            PeerEvent::Disconnected(peer) => tracing::info!(peer, "disconnected"),
+            PeerEvent::Message { from, message } => self.on_peer_message(from, message),
+        }
+    }
+
+    fn on_peer_message(&mut self, from: ReplicaIndex, message: PeerMessage) {
+        match message {
+            PeerMessage::FetchBlock { id } => self.blocks.serve(from, id),
+            PeerMessage::Block { descriptor, content } => {
+                self.blocks.arrived(from, &descriptor, content.into_inner());
+            }
+            PeerMessage::Forward(envelope) => self.on_envelope(envelope),
+            message => {
+                let configuration = self.consensus.configuration();
+                match door::verify(configuration, self.verifier.as_ref(), &self.consensus, from, message) {
+                    Ok(message) => self.step(Input::Message { from, message }),
+                    Err(rejection) => tracing::warn!(from, %rejection, "a peer's message is refused"),
+                }
+            }
+        }
+    }
+
+    /// An envelope of a client, or of a peer that forwards it.
+    pub(crate) fn on_envelope(&mut self, envelope: Envelope) {
+        let verified =
+            door::verify_envelope(self.consensus.configuration(), self.verifier.as_ref(), envelope);
+        match verified {
+            Ok(envelope) => self.request(envelope),
+            Err(rejection) => tracing::warn!(%rejection, "an envelope is refused"),
+        }
+    }
+
+    /// Gives an envelope to consensus, with what the committed state says of its session.
+    pub(crate) fn request(&mut self, envelope: Verified<Envelope>) {
+        let body = &envelope.value().body;
+        let next = match self.state.admission(envelope.value()) {
+            Admission::Executes => Some(body.first),
+            Admission::Skipped(SkipReason::Gap { next } | SkipReason::Overlap { next }) => Some(next),
+            Admission::Skipped(SkipReason::Duplicate { .. }) => self.state.session_next(&body.session),
+            Admission::Skipped(_) => None,
+        };
+        self.inputs.push_back(Input::Request { envelope, next });
+    }
+
+    /// Sends committed heights out of the log.
+    pub(crate) fn serve_committed(&self, to: ReplicaIndex, from: Height) {
+        let batches = self.history.committed_from(from);
+        if batches.is_empty() {
+            return;
+        }
+        if let Ok(batches) = batches.try_into() {
+            self.peers.send(to, &PeerMessage::Committed(batches));
+        }
+    }
+}
+
+/// Takes consecutive heights until the message is large enough; always at least one if there is one.
+pub(crate) fn bounded(
+    mut next: impl FnMut(Height) -> Option<CommittedBatch>,
+    from: Height,
+) -> Vec<CommittedBatch> {
+    let mut batches = Vec::new();
+    let mut bytes = 0_usize;
+    let mut height = from;
+    while batches.len() < BATCHES_PER_MESSAGE_MAX && bytes < CATCH_UP_BYTES_TARGET {
+        let Some(batch) = next(height) else { break };
+        bytes = bytes.saturating_add(quorate_crypto::encode(&batch).len());
+        batches.push(batch);
+        height = height.saturating_add(1);
+    }
+    batches
+}

@@ -1,0 +1,28 @@
+//! One replica process: drives consensus and execution with store and transport.
+//!
+//! Invariant: this room decides nothing. Consensus says what may be sent after which sync, execution says
+//! what a batch does; the driver carries that out in order, and ends the process rather than go on when the
+//! disk or the program is not what it should be.
+
+mod blocks;
+mod clients;
+mod disk;
+mod effects;
+mod error;
+mod executor;
+mod history;
+mod inbound;
+mod keeper;
+pub mod layout;
+mod node;
+pub mod provision;
+mod requests;
+mod start;
+
+pub use error::ReplicaError;
+pub use start::{ReplicaOptions, run_replica};
+
+/// Exit status when the disk failed: a restart, on a disk that is well, is the remedy.
+pub const EXIT_DISK: i32 = 3;
+/// Exit status when the program contradicts itself: a defect of ours.
+pub const EXIT_DEFECT: i32 = 4;

@@ -1,0 +1,202 @@
+//! The loop of a replica: what arrives goes through the door into consensus, what consensus asks for is
+//! done.
+//!
+//! Invariant: one thread owns consensus, the states and the tables of clients; disk, execution, blocks and
+//! the state database work on threads of their own and answer through one bounded queue. Effects are carried
+//! out in order; a dependent send leaves only after the sync that it depends on.
+
+use crate::blocks::BlockKeeper;
+use crate::clients::Clients;
+use crate::disk::{Disk, Write};
+use crate::executor::{Executor, Outcome};
+use crate::history::History;
+use crate::keeper::StateKeeper;
+use quorate_consensus::{Effect, Input, Monotonic, Replica, Token};
+use quorate_crypto::{Ed25519Verifier, Hash};
+use quorate_execution::{Executed, State};
+use quorate_protocol::record::Record;
+use quorate_protocol::{PeerMessage, Vote};
+use quorate_transport::{PeerNetwork, ReplicaTransport};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::{mpsc, watch};
+
+/// Answers of the other threads that may wait for the loop.
+pub const INTERNAL_MAX: usize = 4096;
+/// Events that one turn of the loop takes before it writes and sends what they caused.
+pub const TURN_EVENTS_MAX: usize = 64;
+
+/// What the other threads say.
+pub enum Internal {
+    /// Records are durable up to this token.
+    Durable(Token),
+    /// A proposal was executed.
+    Executed(Outcome),
+}
+
+/// Dependent effects of a persist that is not durable yet.
+pub(crate) struct Held {
+    pub(crate) token: Token,
+    pub(crate) then: Vec<Effect>,
+}
+
+/// One replica at work.
+pub struct Node {
+    pub(crate) consensus: Replica,
+    pub(crate) verifier: Arc<Ed25519Verifier>,
+    pub(crate) disk: Disk,
+    pub(crate) executor: Executor,
+    pub(crate) keeper: StateKeeper,
+    pub(crate) blocks: BlockKeeper,
+    pub(crate) history: History,
+    pub(crate) peers: PeerNetwork,
+    pub(crate) clients: Clients,
+    /// The committed state.
+    pub(crate) state: State,
+    /// Executed proposals above the committed height, by digest.
+    pub(crate) speculative: BTreeMap<Hash, Arc<Executed>>,
+    pub(crate) held: VecDeque<Held>,
+    /// Records of this turn, not handed to the disk yet.
+    pub(crate) turn_records: Vec<Record>,
+    pub(crate) turn_token: Option<Token>,
+    /// The newest token that was asked for; a committed height waits for it before it is saved.
+    pub(crate) last_token: Option<Token>,
+    /// Votes of this turn for all peers: one message carries them.
+    pub(crate) turn_votes: Vec<Vote>,
+    pub(crate) inputs: VecDeque<Input>,
+    pub(crate) timer: Option<Monotonic>,
+    pub(crate) epoch_start: Instant,
+}
+
+/// Where a node's events come from.
+pub struct Sources {
+    /// The network.
+    pub transport: ReplicaTransport,
+    /// Answers of the other threads.
+    pub internal: mpsc::Receiver<Internal>,
+    /// Becomes true when the replica shall stop.
+    pub stop: watch::Receiver<bool>,
+}
+
+impl Node {
+    /// Runs until it is told to stop; a leader hands over before it does.
+    pub async fn run(&mut self, sources: &mut Sources) {
+        self.settle();
+        loop {
+            let due = self.timer.map(|at| self.epoch_start + std::time::Duration::from_nanos(at.0));
+            tokio::select! {
+                biased;
+                changed = sources.stop.changed() => {
+                    if changed.is_err() || *sources.stop.borrow() {
+                        break;
+                    }
+                }
+                Some(internal) = sources.internal.recv() => self.on_internal(internal),
+                Some(event) = sources.transport.peer_events.recv() => self.on_peer_event(event),
+                Some(event) = sources.transport.client_events.recv() => self.on_client_event(event),
+                () = sleep_until(due) => self.on_timer(),
+            }
+            self.drain(sources);
+            self.settle();
+        }
+        self.leave(sources).await;
+    }
+
+    /// Takes what has arrived meanwhile, so that one sync and one message serve many events.
+    fn drain(&mut self, sources: &mut Sources) {
+        for _ in 0..TURN_EVENTS_MAX {
+            if let Ok(internal) = sources.internal.try_recv() {
+                self.on_internal(internal);
+            } else if let Some(event) = sources.transport.peer_events.try_recv() {
+                self.on_peer_event(event);
+            } else if let Some(event) = sources.transport.client_events.try_recv() {
+                self.on_client_event(event);
+            } else {
+                break;
+            }
+        }
+    }
+
+    /// Carries out what the turn caused: further inputs, then one write and one message of votes.
+    fn settle(&mut self) {
+        while let Some(input) = self.inputs.pop_front() {
+            self.step(input);
+        }
+        self.flush_votes();
+        if let Some(token) = self.turn_token.take() {
+            let records = std::mem::take(&mut self.turn_records);
+            self.disk.write(Write { token, records });
+        }
+    }
+
+    /// Hands leadership over and gives the others a moment to hear of it.
+    async fn leave(&mut self, sources: &mut Sources) {
+        const FAREWELL: std::time::Duration = std::time::Duration::from_millis(200);
+        self.step(Input::Resign);
+        self.settle();
+        let until = tokio::time::Instant::now() + FAREWELL;
+        while let Ok(Some(internal)) = tokio::time::timeout_at(until, sources.internal.recv()).await {
+            self.on_internal(internal);
+            self.settle();
+            if self.held.is_empty() {
+                break;
+            }
+        }
+    }
+
+    pub(crate) fn now(&self) -> Monotonic {
+        let nanoseconds = self.epoch_start.elapsed().as_nanos();
+        Monotonic(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
+    }
+
+    fn on_timer(&mut self) {
+        self.timer = None;
+        self.step(Input::Tick);
+    }
+
+    pub(crate) fn step(&mut self, input: Input) {
+        let effects = self.consensus.step(self.now(), crate::provision::now(), input);
+        for effect in effects {
+            self.perform(effect);
+        }
+    }
+
+    fn on_internal(&mut self, internal: Internal) {
+        match internal {
+            Internal::Durable(token) => self.on_durable(token),
+            Internal::Executed(outcome) => self.on_executed(outcome),
+        }
+    }
+
+    /// Releases what waited for this token and all before it.
+    fn on_durable(&mut self, token: Token) {
+        self.keeper.durable(token);
+        while self.held.front().is_some_and(|held| held.token <= token) {
+            let Some(held) = self.held.pop_front() else { break };
+            for effect in held.then {
+                self.perform(effect);
+            }
+            self.inputs.push_back(Input::Persisted(held.token));
+        }
+        // What was held is as urgent as it gets: nothing of the turn may delay it.
+        self.flush_votes();
+    }
+
+    pub(crate) fn flush_votes(&mut self) {
+        while !self.turn_votes.is_empty() {
+            let count = self.turn_votes.len().min(quorate_protocol::limits::VOTES_PER_MESSAGE_MAX);
+            let votes: Vec<Vote> = self.turn_votes.drain(..count).collect();
+            if let Ok(votes) = votes.try_into() {
+                self.peers.broadcast(&PeerMessage::Votes(votes));
+            }
+        }
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}

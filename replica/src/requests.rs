@@ -1,0 +1,241 @@
+//! What clients ask.
+//!
+//! Invariant: a read is answered at a committed height with its certificate, or refused; whoever reads has
+//! proved a principal on this connection, and that principal may act as the credential it names (rule S6).
+
+use crate::blocks::StoreRequest;
+use crate::clients::{WaitingRead, refused};
+use crate::node::Node;
+use quorate_consensus::{Input, door};
+use quorate_crypto::{Certificate, Hash, PublicKey};
+use quorate_execution::{Answer, Errno};
+use quorate_protocol::client::{ClientReply, ClientRequest, ReadAnswer, Refusal, ReplicaStatus};
+use quorate_protocol::file::SegmentSource;
+use quorate_protocol::operation::PrincipalRights;
+use quorate_protocol::query::{Query, ReadRequest};
+use quorate_protocol::{Credential, Envelope, SessionId};
+use quorate_transport::{ClientConnection, ClientEvent, ReplyHandle};
+use std::time::Instant;
+
+/// A block that a client asks for, by the file that refers to it (rule S5).
+struct BlockWish {
+    ino: u64,
+    index: u64,
+    id: Hash,
+    credential: Credential,
+    session: Option<SessionId>,
+}
+
+impl Node {
+    pub(crate) fn on_client_event(&mut self, event: ClientEvent) {
+        match event {
+            ClientEvent::Closed { connection } => self.clients.closed(connection),
+            ClientEvent::Request { connection, request, reply } => {
+                self.on_request(&connection, request, reply);
+            }
+        }
+    }
+
+    fn on_request(&mut self, connection: &ClientConnection, request: ClientRequest, reply: ReplyHandle) {
+        match request {
+            // The transport answers it before it gets here.
+            ClientRequest::Prove { .. } => reply.send(&refused(Refusal::Invalid, "proved already")),
+            ClientRequest::Submit { envelope, results } => {
+                self.submit(connection, envelope, results);
+                reply.send(&ClientReply::Accepted);
+            }
+            ClientRequest::Read(request) => self.read(connection.clone(), request, reply, Instant::now()),
+            ClientRequest::Highest { known } => {
+                let index = self.consensus.read_index();
+                let certificate = if index.height > known { index.certificate } else { None };
+                let height = if certificate.is_some() { index.height } else { index.height.min(known) };
+                reply.send(&ClientReply::Highest { height, certificate });
+            }
+            ClientRequest::Await { certificate } => self.await_height(certificate, reply),
+            ClientRequest::Results { session, first } => {
+                reply.send(&self.results(&session, first));
+            }
+            ClientRequest::PutBlocks { session, blocks } => {
+                self.put_blocks(connection, session, blocks.into_inner(), reply);
+            }
+            ClientRequest::GetBlock { ino, index, id, credential, session } => {
+                let wish = BlockWish { ino, index, id, credential, session };
+                self.get_block(connection, &wish, reply);
+            }
+            ClientRequest::Status => reply.send(&ClientReply::Status(self.status())),
+            ClientRequest::History { from } => reply.send(&self.history_from(connection, from)),
+        }
+    }
+
+    fn submit(&mut self, connection: &ClientConnection, envelope: Envelope, results: bool) {
+        let (session, first) = (envelope.body.session, envelope.body.first);
+        if !self.clients.route(session, connection, results) {
+            tracing::warn!(remote = %connection.remote(), "a client has too many sessions on one connection");
+            return;
+        }
+        if results
+            && let Some((height, index)) = self.state.session_executed(&session, first)
+            && let Some(found) = self.history.results(height, index)
+        {
+            connection.notify(&quorate_protocol::client::Notice::Results(found));
+            return;
+        }
+        self.on_envelope(envelope);
+    }
+
+    /// The principal that this connection has proved, if the cluster knows it.
+    fn principal(&self, connection: &ClientConnection) -> Result<(PublicKey, PrincipalRights), ClientReply> {
+        let known = connection.principal().and_then(|key| Some((key, self.state.principal_rights(&key)?)));
+        known.ok_or_else(|| refused(Refusal::Denied, "this connection's key is not that of a principal"))
+    }
+
+    fn read(
+        &mut self,
+        connection: ClientConnection,
+        request: ReadRequest,
+        reply: ReplyHandle,
+        since: Instant,
+    ) {
+        if request.at_least > self.state.height() {
+            return self.clients.wait(WaitingRead { connection, request, reply, since });
+        }
+        reply.send(&self.answer(&connection, &request));
+    }
+
+    fn answer(&self, connection: &ClientConnection, request: &ReadRequest) -> ClientReply {
+        let key = match self.principal(connection) {
+            Ok((key, _)) => key,
+            Err(refusal) => return refusal,
+        };
+        match self.state.answer(&key, &request.credential, &request.query) {
+            Ok(answered) => match answered.proof.try_into() {
+                Ok(proof) => ClientReply::Read(ReadAnswer {
+                    header: self.state.header().clone(),
+                    certificate: self.certificate(),
+                    proof,
+                }),
+                Err(_) => refused(Refusal::Invalid, "the answer is too large: ask for less"),
+            },
+            Err(error) => refused(Refusal::Invalid, &error.to_string()),
+        }
+    }
+
+    /// The certificate of the committed state.
+    fn certificate(&self) -> Option<Certificate> {
+        self.consensus.committed_certificate().cloned()
+    }
+
+    /// Answers the reads whose height is here now.
+    pub(crate) fn answer_waiting_reads(&mut self) {
+        for read in self.clients.ready(self.state.height()) {
+            read.reply.send(&self.answer(&read.connection, &read.request));
+        }
+    }
+
+    fn await_height(&mut self, certificate: Certificate, reply: ReplyHandle) {
+        let verified =
+            door::verify_certificate(self.consensus.configuration(), self.verifier.as_ref(), certificate);
+        match verified {
+            Ok(certificate) => {
+                self.inputs.push_back(Input::Await(certificate));
+                reply.send(&ClientReply::Accepted);
+            }
+            Err(rejection) => reply.send(&refused(Refusal::Invalid, &rejection.to_string())),
+        }
+    }
+
+    fn results(&self, session: &SessionId, first: u64) -> ClientReply {
+        let found = self
+            .state
+            .session_executed(session, first)
+            .and_then(|(height, index)| self.history.results(height, index));
+        match found {
+            Some(results) => ClientReply::Results(results),
+            None => refused(Refusal::NotFound, "no results of that envelope are known here"),
+        }
+    }
+
+    fn put_blocks(
+        &mut self,
+        connection: &ClientConnection,
+        session: SessionId,
+        blocks: Vec<quorate_crypto::BoundedBytes<{ quorate_protocol::limits::BLOCK_BYTES_MAX }>>,
+        reply: ReplyHandle,
+    ) {
+        if let Err(refusal) = self.principal(connection) {
+            return reply.send(&refusal);
+        }
+        if self.state.session_next(&session).is_none() {
+            return reply.send(&refused(Refusal::Denied, "blocks are stored for an open session only"));
+        }
+        let contents = blocks.into_iter().map(quorate_crypto::BoundedBytes::into_inner).collect();
+        let request = StoreRequest {
+            session,
+            contents,
+            batch_time: self.state.header().time,
+            epoch: self.state.header().epoch,
+        };
+        self.blocks.put(request, reply);
+    }
+
+    fn get_block(&mut self, connection: &ClientConnection, wish: &BlockWish, reply: ReplyHandle) {
+        let key = match self.principal(connection) {
+            Ok((key, _)) => key,
+            Err(refusal) => return reply.send(&refusal),
+        };
+        match self.may_have(&key, wish) {
+            Ok(true) => self.blocks.get(wish.id, reply),
+            Ok(false) => {
+                reply.send(&refused(Refusal::NotFound, "that row of the file does not name this block"))
+            }
+            Err(errno) => {
+                reply.send(&refused(Refusal::Denied, &format!("the file may not be read: {errno}")))
+            }
+        }
+    }
+
+    /// Whether the principal may read the row, and the row names the block (rule S5).
+    fn may_have(&self, key: &PublicKey, wish: &BlockWish) -> Result<bool, Errno> {
+        let query = Query::Content { ino: wish.ino, first: wish.index, count: 1, session: wish.session };
+        let answered = self.state.answer(key, &wish.credential, &query).map_err(|_| Errno::EIO)?;
+        match answered.outcome? {
+            Answer::Content(content) => {
+                Ok(content.rows.iter().flat_map(|(_, segments)| segments).any(
+                    |segment| matches!(&segment.source, SegmentSource::Block { id, .. } if *id == wish.id),
+                ))
+            }
+            _ => Ok(false),
+        }
+    }
+
+    fn history_from(&self, connection: &ClientConnection, from: u64) -> ClientReply {
+        match self.principal(connection) {
+            Ok((_, rights)) if rights.auditor || rights.administrator => {}
+            Ok(_) => return refused(Refusal::Denied, "the log is for auditors and administrators"),
+            Err(refusal) => return refusal,
+        }
+        match self.history.committed_from(from).try_into() {
+            Ok(batches) => ClientReply::History(batches),
+            Err(_) => refused(Refusal::Invalid, "too many heights"),
+        }
+    }
+
+    fn status(&self) -> ReplicaStatus {
+        let status = self.consensus.status();
+        let me = self.consensus.configuration().me();
+        ReplicaStatus {
+            replica: me,
+            epoch: status.epoch,
+            view: status.view,
+            leading: status.entered && status.leader == me,
+            voting: status.may_prepare && status.entered,
+            committed: self.state.height(),
+            header: self.state.header().clone(),
+            certificate: self.certificate(),
+            peers: self.peers.connected().try_into().unwrap_or_default(),
+            pending: u32::try_from(status.pool).unwrap_or(u32::MAX),
+            block_bytes: self.blocks.bytes(),
+            state_rows: self.state.row_count(),
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! The driver's part: feeding inputs, carrying effects out, talking with peers and clients.
+//!
+//! Invariant: effects are carried out in order; what hangs on a record is released only when the disk says
+//! that it is synced; a crash can strike between any two of them, and within a broadcast.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use quorate_consensus::{Effect, Input, NoEnvelopes, door};
+use quorate_crypto::{decode, encode};
+use quorate_execution::Environment;
+use quorate_protocol::view_change::Suspicion;
+use quorate_protocol::{PeerMessage, ReplicaIndex, Vote, VoteKind};
+
+use crate::describe;
+use crate::marks::Mark;
+use crate::mutant::Mutant;
+use crate::network::Address;
+use crate::node::{Finished, Released};
+use crate::oracle::{Verdict, broken};
+use crate::trace::{short, word};
+use crate::world::{Event, Packet, World};
+
+impl World {
+    /// Feeds an input to a live replica, and whatever its effects ask to be fed at once.
+    pub(crate) fn feed(&mut self, index: ReplicaIndex, input: Input) -> Verdict {
+        let life = self.nodes[usize::from(index)].life;
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let now = self.queue.now();
+            let node = &mut self.nodes[usize::from(index)];
+            let (monotonic, wall) = (node.monotonic(now), node.wall(now));
+            let Some(memory) = node.memory.as_mut().filter(|_| node.life == life) else { return Ok(()) };
+            let effects = memory.replica.step(monotonic, wall, input);
+            memory.replica.invariants();
+            self.carry_out(index, effects, &mut inputs)?;
+        }
+        Ok(())
+    }
+
+    /// Carries effects out in order, unless a crash strikes.
+    pub(crate) fn carry_out(
+        &mut self,
+        index: ReplicaIndex,
+        effects: Vec<Effect>,
+        inputs: &mut VecDeque<Input>,
+    ) -> Verdict {
+        for effect in effects {
+            if !self.carry_out_one(index, effect, inputs)? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts towards an armed crash; false when it strikes now.
+    fn survives(&mut self, index: ReplicaIndex) -> bool {
+        let node = &mut self.nodes[usize::from(index)];
+        match &mut node.armed {
+            None => true,
+            Some((0, down)) => {
+                let down = *down;
+                self.marks.hit(Mark::CrashInTurn);
+                self.crash(index, down);
+                false
+            }
+            Some((effects, _)) => {
+                *effects -= 1;
+                true
+            }
+        }
+    }
+
+    /// One effect; false if the replica crashed.
+    fn carry_out_one(
+        &mut self,
+        index: ReplicaIndex,
+        effect: Effect,
+        inputs: &mut VecDeque<Input>,
+    ) -> Result<bool, crate::oracle::Violation> {
+        if !self.survives(index) {
+            return Ok(false);
+        }
+        match effect {
+            Effect::Send { to, message } => self.send(index, to, &message)?,
+            Effect::Broadcast { message } => {
+                for to in 0..self.nodes.len() as ReplicaIndex {
+                    if to != index {
+                        self.send(index, to, &message)?;
+                        if !self.survives(index) {
+                            return Ok(false);
+                        }
+                    }
+                }
+            }
+            Effect::NotifyClients { vote, digest } => self.notify(index, &vote, &digest)?,
+            Effect::Persist { token, records, then } => {
+                return self.persist(index, token, records, then, inputs);
+            }
+            Effect::Execute { height, digest, parent, proposal } => {
+                self.execute(index, height, digest, parent, &proposal)?
+            }
+            Effect::Committed { height, header, certificate, digest, proposal } => {
+                self.commit(index, height, Committed { header, certificate, digest, proposal })?;
+            }
+            Effect::Forget { digest } => {
+                self.marks.hit(Mark::Forgotten);
+                if let Some(memory) = &mut self.nodes[usize::from(index)].memory {
+                    memory.speculative.remove(&digest);
+                    memory.running.remove(&digest);
+                }
+            }
+            Effect::Returned { envelopes } => {
+                let Some(memory) = &self.nodes[usize::from(index)].memory else { return Ok(false) };
+                for envelope in envelopes {
+                    let next = memory.session_next(envelope.value());
+                    inputs.push_back(Input::Request { envelope, next });
+                    self.marks.hit(Mark::Returned);
+                }
+            }
+            Effect::ServeCommitted { to, from } => {
+                let memory = self.nodes[usize::from(index)].memory.as_ref();
+                if let Some(message) = memory.and_then(|memory| memory.committed_from(from)) {
+                    self.marks.hit(Mark::CaughtUp);
+                    self.send(index, to, &Arc::new(message))?;
+                }
+            }
+            Effect::SetTimer { at } => {
+                let node = &mut self.nodes[usize::from(index)];
+                let due = node.virtual_time(at);
+                let Some(memory) = &mut node.memory else { return Ok(false) };
+                memory.timer += 1;
+                self.queue.push(due, Event::Timer(index, node.life, memory.timer));
+            }
+            Effect::Halt { reason } => {
+                return broken("a correct replica goes on", format!("replica {index}: {reason}"))
+                    .map(|()| false);
+            }
+            Effect::Evidence(evidence) => {
+                self.marks.hit(Mark::Evidence);
+                return broken("no evidence against a correct replica", format!("{evidence:?}"))
+                    .map(|()| false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// A message leaves a replica: the oracle hears it, then the network takes it.
+    pub(crate) fn send(
+        &mut self,
+        from: ReplicaIndex,
+        to: ReplicaIndex,
+        message: &Arc<PeerMessage>,
+    ) -> Verdict {
+        let now = self.queue.now();
+        let [kind, place, digest] = describe::operands(message);
+        let route = u64::from(from) << 8 | u64::from(to);
+        self.trace.note(now, 4, [route, kind, place, digest], || {
+            format!("{from} -> {to}: {}", describe::words(message))
+        });
+        self.observe(from, message)?;
+        self.transmit(Address::Replica(from), Address::Replica(to), &Packet::Peer(message.clone()));
+        Ok(())
+    }
+
+    /// Hands a packet to the network.
+    pub(crate) fn transmit(&mut self, from: Address, to: Address, packet: &Packet) {
+        for at in self.network.send(self.queue.now(), from, to) {
+            self.queue.push(at, Event::Arrival(from, to, packet.clone()));
+        }
+    }
+
+    /// The oracle hears what a replica says for itself, and rare paths are counted.
+    fn observe(&mut self, from: ReplicaIndex, message: &PeerMessage) -> Verdict {
+        match message {
+            PeerMessage::Votes(votes) => {
+                for vote in votes.iter().filter(|vote| vote.replica == from) {
+                    self.oracle.vote_sent(vote)?;
+                }
+            }
+            PeerMessage::PrePrepare(proposed) => {
+                if proposed.proposal.envelopes.is_empty() {
+                    self.marks.hit(Mark::EmptyBatch);
+                }
+                if self.genesis.members.leader(proposed.view) == from {
+                    let digest = proposed.proposal.digest(&self.cluster, proposed.epoch, proposed.height);
+                    let first = *self.first_views.entry(digest).or_insert(proposed.view);
+                    if first < proposed.view {
+                        self.marks.hit(Mark::ProposedAgain);
+                    }
+                    self.oracle.proposal_sent(from, proposed, digest)?;
+                }
+            }
+            PeerMessage::ViewChange(message) if message.claim.body.replica == from => {
+                if self.views_asked.insert((from, message.claim.body.view)) {
+                    self.marks.hit(Mark::ViewChange);
+                }
+                self.oracle.view_change_sent(&message.claim.body)?;
+            }
+            PeerMessage::NewView(message) => {
+                let leads = self.genesis.members.leader(message.view) == from;
+                self.marks.hit(if leads { Mark::NewView } else { Mark::NewViewRelayed });
+                let prepared = |base: &quorate_crypto::Certificate| {
+                    base.kind == quorate_crypto::CertificateKind::Prepare
+                };
+                if message.base.as_ref().is_some_and(prepared) {
+                    self.marks.hit(Mark::PreparedBase);
+                }
+            }
+            PeerMessage::Suspect(suspect) => self.marks.hit(match suspect.reason {
+                Suspicion::Restarted => Mark::SuspectRestarted,
+                Suspicion::Revoked => Mark::SuspectRevoked,
+                Suspicion::Timeout | Suspicion::Monitor | Suspicion::Fault => Mark::SuspectTimeout,
+            }),
+            PeerMessage::Resign(_) => self.marks.hit(Mark::Resign),
+            PeerMessage::Batches(_) => self.marks.hit(Mark::BatchesFetched),
+            PeerMessage::Forward(_) => self.marks.hit(Mark::Forwarded),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// An own COMMIT goes to the clients whose envelopes are in the batch.
+    fn notify(&mut self, index: ReplicaIndex, vote: &Vote, digest: &quorate_crypto::Hash) -> Verdict {
+        debug_assert!(vote.kind == VoteKind::Commit);
+        self.oracle.vote_sent(vote)?;
+        let Some(memory) = &self.nodes[usize::from(index)].memory else { return Ok(()) };
+        let Some(envelopes) = memory.proposals.get(digest) else { return Ok(()) };
+        let waiting = envelopes.iter().filter_map(|envelope| memory.waiting.get(envelope)).flatten();
+        let clients: std::collections::BTreeSet<u8> = waiting.copied().collect();
+        for client in clients {
+            self.transmit(Address::Replica(index), Address::Client(client), &Packet::Commit(vote.clone()));
+        }
+        Ok(())
+    }
+
+    fn persist(
+        &mut self,
+        index: ReplicaIndex,
+        token: quorate_consensus::Token,
+        records: Vec<quorate_protocol::record::Record>,
+        then: Vec<Effect>,
+        inputs: &mut VecDeque<Input>,
+    ) -> Result<bool, crate::oracle::Violation> {
+        let node = &mut self.nodes[usize::from(index)];
+        if self.plan.mutant == Some(Mutant::SyncSkipped) {
+            node.disk.append_unwatched(records);
+            let life = node.life;
+            self.start_sync(index);
+            for effect in then {
+                if !self.carry_out_one(index, effect, inputs)? {
+                    return Ok(false);
+                }
+            }
+            self.queue.after(0, Event::Persisted(index, life, token));
+            return Ok(true);
+        }
+        node.disk.append(records, Released { token, then });
+        self.start_sync(index);
+        Ok(true)
+    }
+
+    fn start_sync(&mut self, index: ReplicaIndex) {
+        let now = self.queue.now();
+        let node = &mut self.nodes[usize::from(index)];
+        if node.disk.sync_started() {
+            let (low, high) = self.plan.speeds.sync;
+            let extra = if node.slow.1 > now { node.slow.0 } else { 0 };
+            // The mutant's disk writes back at its leisure.
+            let leisure = if self.plan.mutant == Some(Mutant::SyncSkipped) { 20 } else { 1 };
+            let takes = (self.disk_random.between(low, high) + extra) * leisure;
+            self.queue.after(takes, Event::Synced(index, node.life));
+        }
+    }
+
+    /// A sync has ended: what waited for it is released, and the next one starts.
+    pub(crate) fn synced(&mut self, index: ReplicaIndex, life: u64) -> Verdict {
+        if self.live(index, life).is_none() || self.defer(index, Event::Synced(index, life)) {
+            return Ok(());
+        }
+        let released = self.nodes[usize::from(index)].disk.sync_ended();
+        let durable = self.nodes[usize::from(index)].disk.synced() as u64;
+        self.trace.note(self.queue.now(), 5, [u64::from(index), durable, 0, 0], || {
+            format!("{index}: {durable} records synced")
+        });
+        self.start_sync(index);
+        for Released { token, then } in released {
+            let mut inputs = VecDeque::new();
+            self.carry_out(index, then, &mut inputs)?;
+            if self.live(index, life).is_none() {
+                return Ok(());
+            }
+            self.feed(index, Input::Persisted(token))?;
+            if self.live(index, life).is_none() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn execute(
+        &mut self,
+        index: ReplicaIndex,
+        height: quorate_protocol::Height,
+        digest: quorate_crypto::Hash,
+        parent: quorate_crypto::Hash,
+        proposal: &Arc<quorate_protocol::Proposal>,
+    ) -> Verdict {
+        let node = &mut self.nodes[usize::from(index)];
+        let Some(memory) = &mut node.memory else { return Ok(()) };
+        let Some(state) = memory.parent_state(&parent) else {
+            return broken("the parent is executed and kept", format!("replica {index} height {height}"));
+        };
+        let environment = Environment {
+            cluster: self.cluster,
+            members: &self.genesis.members,
+            verifier: self.verifier.as_ref(),
+        };
+        let mut outcome = state.execute(&environment, height, proposal, digest);
+        if self.plan.mutant == Some(Mutant::ExecutionDiverges) && index < 2 && height % 5 == 4 {
+            outcome = outcome.map(crate::machine::Executed::diverged);
+        }
+        memory
+            .proposals
+            .insert(digest, Arc::new(proposal.envelopes.iter().map(|e| e.body.digest()).collect()));
+        memory.running.insert(digest, outcome);
+        let (low, high) = self.plan.speeds.execution;
+        let takes = self.driver_random.between(low, high);
+        self.queue.after(takes, Event::Executed(index, node.life, height, digest));
+        Ok(())
+    }
+
+    fn commit(&mut self, index: ReplicaIndex, height: u64, committed: Committed) -> Verdict {
+        let Committed { header, certificate, digest, proposal } = committed;
+        let hash = header.hash();
+        let operands = [u64::from(index), height, word(&hash), certificate.view];
+        self.trace.note(self.queue.now(), 6, operands, || {
+            format!("{index}: committed h{height} {} by {certificate:?}", short(&hash))
+        });
+        self.marks.hit(Mark::Committed);
+        if self.first_views.get(&digest).is_some_and(|first| *first < certificate.view) {
+            self.marks.hit(Mark::CommittedInLaterView);
+        }
+        let Some(memory) = &mut self.nodes[usize::from(index)].memory else { return Ok(()) };
+        let Some(executed) = memory.speculative.get(&digest) else {
+            return broken("what is committed is executed", format!("replica {index} height {height}"));
+        };
+        let (receipts, state) = (executed.receipts.clone(), executed.state.clone());
+        if *state.header() != header {
+            return broken("equal roots", format!("replica {index} height {height}"));
+        }
+        let envelopes: Vec<_> =
+            proposal.envelopes.iter().map(|e| (e.body.digest(), e.body.session, e.body.first)).collect();
+        let finished = Finished { header, certificate, proposal: proposal.clone(), receipts, state };
+        if finished.header.height != height {
+            return broken("the certificate is the header's", format!("replica {index} height {height}"));
+        }
+        self.oracle.committed(index, digest, &proposal, &finished)?;
+        memory.finish(height, digest, finished);
+        let mut answers = Vec::new();
+        for (envelope, session, first) in envelopes {
+            let clients = memory.waiting.get(&envelope).into_iter().flatten().copied();
+            if let Some(results) = memory.results(session, first) {
+                let results = Arc::new(results);
+                answers.extend(clients.map(|client| (client, results.clone())));
+            }
+        }
+        for (client, results) in answers {
+            self.transmit(Address::Replica(index), Address::Client(client), &Packet::Results(results));
+        }
+        Ok(())
+    }
+
+    /// A message reaches a replica: through its door, which refuses nothing that a correct replica sends.
+    pub(crate) fn peer_hears(
+        &mut self,
+        from: ReplicaIndex,
+        to: ReplicaIndex,
+        message: &PeerMessage,
+    ) -> Verdict {
+        let mut message = message.clone();
+        if self.plan.encoded {
+            let bytes = encode(&message);
+            message = match decode(&bytes) {
+                Ok(decoded) if decoded == message => decoded,
+                other => {
+                    return broken(
+                        "messages survive their encoding",
+                        format!("{message:?}: {:?}", other.err()),
+                    );
+                }
+            };
+        }
+        let operands = describe::operands(&message);
+        let route = u64::from(from) << 8 | u64::from(to);
+        self.trace.note(self.queue.now(), 7, [route, operands[0], operands[1], operands[2]], || {
+            format!("{to} <- {from}: {}", describe::words(&message))
+        });
+        if let PeerMessage::Forward(envelope) = message {
+            return self.submitted(to, &envelope);
+        }
+        let configuration = &self.configurations[usize::from(to)];
+        match door::verify(configuration, self.verifier.as_ref(), &NoEnvelopes, from, message) {
+            Ok(message) => self.feed(to, Input::Message { from, message }),
+            Err(rejection) => {
+                broken("a correct replica's message passes the door", format!("{from} to {to}: {rejection}"))
+            }
+        }
+    }
+}
+
+/// What a replica says of a height that it committed.
+struct Committed {
+    header: quorate_protocol::Header,
+    certificate: quorate_crypto::Certificate,
+    digest: quorate_crypto::Hash,
+    proposal: Arc<quorate_protocol::Proposal>,
+}

@@ -1,0 +1,155 @@
+//! `quorate-sim`: runs seeds of the simulator, or tells the story of one.
+//!
+//! Invariant: exit status 0 means that every seed held, 1 that one failed, 2 a usage error.
+#![forbid(unsafe_code)]
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use quorate_sim::mutant::Mutant;
+use quorate_sim::plan::Plan;
+use quorate_sim::run::{Outcome, Summary, run_plan, run_seeds};
+use quorate_sim::trace::{SECOND, Story};
+
+/// Simulates whole clusters deterministically and checks that no rule is ever broken.
+#[derive(Parser)]
+#[command(name = "quorate-sim", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Runs this one seed.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Tells its story, event by event.
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// Breaks a rule on purpose.
+    #[arg(long, global = true)]
+    mutant: Option<MutantName>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs many seeds.
+    Run {
+        /// From A up to, not including, B, written A..B.
+        #[arg(long, value_parser = parse_range, default_value = "0..20000")]
+        seeds: std::ops::Range<u64>,
+        /// Threads.
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+        /// Stops after so many minutes.
+        #[arg(long)]
+        minutes: Option<u64>,
+    },
+}
+
+#[derive(Copy, Clone, ValueEnum)]
+enum MutantName {
+    SyncSkipped,
+    VotesForgotten,
+    ViewsForgotten,
+    ClaimsForgotten,
+    ExecutionDiverges,
+    DuplicatesExecuted,
+    ReadsCommittedOnly,
+}
+
+impl From<MutantName> for Mutant {
+    fn from(name: MutantName) -> Self {
+        match name {
+            MutantName::SyncSkipped => Self::SyncSkipped,
+            MutantName::VotesForgotten => Self::VotesForgotten,
+            MutantName::ViewsForgotten => Self::ViewsForgotten,
+            MutantName::ClaimsForgotten => Self::ClaimsForgotten,
+            MutantName::ExecutionDiverges => Self::ExecutionDiverges,
+            MutantName::DuplicatesExecuted => Self::DuplicatesExecuted,
+            MutantName::ReadsCommittedOnly => Self::ReadsCommittedOnly,
+        }
+    }
+}
+
+fn parse_range(text: &str) -> Result<std::ops::Range<u64>, String> {
+    let parse = |text: &str| text.trim().parse::<u64>().map_err(|error| format!("{text}: {error}"));
+    let (start, end) = text.split_once("..").ok_or_else(|| "expected A..B".to_owned())?;
+    let range = parse(start)?..parse(end)?;
+    if range.is_empty() { Err("no seeds in this range".to_owned()) } else { Ok(range) }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let mutant = arguments.mutant.map(Mutant::from);
+    let plan = |seed| Plan { mutant, ..Plan::new(seed) };
+    match (arguments.command, arguments.seed) {
+        (Some(Command::Run { seeds, jobs, minutes }), None) => {
+            // What panics is reported with its seed; the default hook would only add noise.
+            std::panic::set_hook(Box::new(|_| ()));
+            let limit = minutes.map(|minutes| Duration::from_secs(minutes * 60));
+            let progress = |done: u64, elapsed: Duration| {
+                eprintln!("{done} seeds, {:.0} seeds/s", done as f64 / elapsed.as_secs_f64());
+            };
+            report(&run_seeds(seeds, jobs, limit, plan, progress))
+        }
+        (None, Some(seed)) => tell(plan(seed), arguments.trace),
+        _ => {
+            eprintln!("either `quorate-sim run` or `quorate-sim --seed N`: see --help");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The summary of many seeds.
+fn report(summary: &Summary) -> ExitCode {
+    let Summary { seeds, events, heights, marks, slowest, failures, elapsed } = summary;
+    let seconds = elapsed.as_secs_f64();
+    println!(
+        "{seeds} seeds in {seconds:.1} s: {:.0} seeds/s, {:.0} events/s",
+        *seeds as f64 / seconds,
+        *events as f64 / seconds
+    );
+    println!("{events} events, {heights} heights decided");
+    println!("slowest recovery: {:.1} % of the time allowed, seed {}", slowest.0 as f64 / 10.0, slowest.1);
+    println!("marks: {marks}");
+    println!("never reached: {:?}", marks.missed());
+    for (seed, failure) in failures {
+        println!("seed {seed} FAILED: {failure}");
+        println!("  replay: quorate-sim --seed {seed} --trace");
+    }
+    if failures.is_empty() {
+        println!("no rule was broken");
+        return ExitCode::SUCCESS;
+    }
+    if let Some((seed, _)) = failures.first() {
+        println!("{}", Plan::new(*seed));
+    }
+    ExitCode::from(1)
+}
+
+/// One seed, in words if wanted.
+fn tell(plan: Plan, in_words: bool) -> ExitCode {
+    println!("{plan}");
+    let Outcome { trace, events, height, duration, marks, failure, story, .. } =
+        run_plan(plan, if in_words { Story::Kept } else { Story::Silent });
+    let mut output = std::io::stdout().lock();
+    for line in story {
+        // A closed pipe ends the story; nobody is left to be told of it.
+        if writeln!(output, "{line}").is_err() {
+            return ExitCode::SUCCESS;
+        }
+    }
+    println!("{events} events, {height} heights, {:.3} virtual seconds", duration as f64 / SECOND as f64);
+    println!("marks: {marks}");
+    println!("trace {trace}");
+    match failure {
+        None => {
+            println!("no rule was broken");
+            ExitCode::SUCCESS
+        }
+        Some(failure) => {
+            println!("FAILED: {failure}");
+            ExitCode::from(1)
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Deliberate breakages: drivers that break a rule, to see that the simulator's checks can fail.
+//!
+//! Invariant: a mutant breaks its rule in every replica of the run, so that more than f are faulty and a
+//! fork is possible; consensus itself is untouched.
+
+use quorate_protocol::View;
+use quorate_protocol::record::Record;
+
+/// A rule that the drivers break.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mutant {
+    /// What depends on records leaves before they are synced (hazard PR1).
+    SyncSkipped,
+    /// After a restart the last view counts as not entered and its votes as not given: a restarted replica
+    /// PREPAREs again in its view.
+    VotesForgotten,
+    /// After a restart only view 0 is remembered: a replica falls back to a lower view than it has left.
+    ViewsForgotten,
+    /// After a restart prepare certificates are forgotten: claims shrink.
+    ClaimsForgotten,
+    /// Two replicas execute differently at times: roots differ.
+    ExecutionDiverges,
+    /// Every replica executes an envelope again when it is ordered again (hazard CL1).
+    DuplicatesExecuted,
+    /// A replica answers the linearizable question with its last committed height.
+    ReadsCommittedOnly,
+}
+
+impl Mutant {
+    /// Every mutant.
+    pub const ALL: [Self; 7] = [
+        Self::SyncSkipped,
+        Self::VotesForgotten,
+        Self::ViewsForgotten,
+        Self::ClaimsForgotten,
+        Self::ExecutionDiverges,
+        Self::DuplicatesExecuted,
+        Self::ReadsCommittedOnly,
+    ];
+
+    /// The records that a recovery reads out of those that the disk holds. What is left is a log that
+    /// consensus accepts: the fault is in what it lacks.
+    #[must_use]
+    pub fn recovered(self, records: Vec<Record>) -> Vec<Record> {
+        let entered = records.iter().filter_map(|record| match record {
+            Record::Entered { view, .. } => Some(*view),
+            _ => None,
+        });
+        let last = entered.max().unwrap_or(0);
+        let kept = |record: &Record| match self {
+            Self::VotesForgotten => last > 0 && !is_of_view(record, |view| view == last),
+            Self::ViewsForgotten => {
+                !is_of_view(record, |view| view > 0) && !matches!(record, Record::ViewChange(_))
+            }
+            Self::ClaimsForgotten => !matches!(record, Record::Prepared(_)),
+            Self::SyncSkipped
+            | Self::ExecutionDiverges
+            | Self::DuplicatesExecuted
+            | Self::ReadsCommittedOnly => true,
+        };
+        records.into_iter().filter(kept).collect()
+    }
+}
+
+/// Whether a record says that such a view was entered, or is a vote in it.
+fn is_of_view(record: &Record, wanted: impl Fn(View) -> bool) -> bool {
+    match record {
+        Record::Entered { view, .. } => wanted(*view),
+        Record::NewView(new_view) => wanted(new_view.view),
+        Record::Voted(vote) => wanted(vote.view),
+        _ => false,
+    }
+}

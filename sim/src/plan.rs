@@ -1,0 +1,249 @@
+//! The configuration of a run, drawn from its seed: sizes, speeds, time-outs, clients, faults.
+//!
+//! Invariant: a plan depends on the seed alone. Each kind of trouble is switched on or off as a whole for a
+//! run (swarm testing), because mixtures of everything hide what needs one kind in abundance.
+
+use std::fmt;
+
+use quorate_consensus::{Parameters, PoolBounds, ProposalBounds, Timeouts};
+
+use crate::cast::Scheme;
+use crate::client::{Addressing, ClientPlan};
+use crate::faults::{Fault, FaultKind, Scheduled, schedule};
+use crate::machine::Execution;
+use crate::mutant::Mutant;
+use crate::network::Weather;
+use crate::random::{MILLION, Random, Stream};
+use crate::reader::ReaderPlan;
+use crate::trace::{MILLISECOND, SECOND};
+
+/// One seed in this many runs on real execution.
+pub const REAL_EXECUTION_ONE_IN: u64 = 16;
+/// One seed in this many signs with Ed25519.
+pub const ED25519_ONE_IN: u64 = 64;
+/// Most clients of a run.
+pub const CLIENTS_MAX: u64 = 4;
+/// Most readers of a run.
+pub const READERS_MAX: u64 = 2;
+/// Most faults of a run.
+pub const FAULTS_MAX: u64 = 12;
+
+/// How fast things are. Ranges in nanoseconds, both ends included.
+#[derive(Copy, Clone, Debug)]
+pub struct Speeds {
+    /// Of a link in one direction.
+    pub latency: (u64, u64),
+    /// Added to each message.
+    pub jitter: u64,
+    /// Of a sync.
+    pub sync: (u64, u64),
+    /// Of an execution.
+    pub execution: (u64, u64),
+}
+
+/// The clock of a replica.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct Clock {
+    /// How far its wall clock is off, in nanoseconds.
+    pub skew: i64,
+    /// How much faster or slower its monotonic clock runs, in millionths.
+    pub drift: i64,
+}
+
+/// Everything that a run is made of.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The seed.
+    pub seed: u64,
+    /// Replicas.
+    pub n: usize,
+    /// Signatures.
+    pub scheme: Scheme,
+    /// State machine.
+    pub execution: Execution,
+    /// W.
+    pub window: u64,
+    /// Time-outs and bounds of consensus.
+    pub parameters: Parameters,
+    /// Speeds.
+    pub speeds: Speeds,
+    /// Whether links keep the order of messages unless the weather says otherwise.
+    pub in_order: bool,
+    /// Whether a cut loses what is under way.
+    pub cuts_lose: bool,
+    /// Whether messages and records go through their encoding.
+    pub encoded: bool,
+    /// What goes wrong with single messages until the calm.
+    pub weather: Weather,
+    /// Clocks by replica.
+    pub clocks: Vec<Clock>,
+    /// Clients.
+    pub clients: Vec<ClientPlan>,
+    /// Readers.
+    pub readers: Vec<ReaderPlan>,
+    /// Faults with their times, ascending.
+    pub faults: Vec<Scheduled>,
+    /// When everything is repaired.
+    pub calm_at: u64,
+    /// How long after that everything must be done.
+    pub patience: u64,
+    /// What is broken on purpose.
+    pub mutant: Option<Mutant>,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let random = &mut Random::new(seed, Stream::Plan);
+        let n = random.pick(&[4, 4, 4, 4, 4, 4, 5, 6, 7]);
+        let speeds = speeds(random);
+        let round = 4 * (speeds.latency.1 + speeds.jitter) + 2 * speeds.sync.1 + speeds.execution.1;
+        let timeouts = timeouts(random, round);
+        let kinds: Vec<FaultKind> = FaultKind::ALL.into_iter().filter(|_| random.one_in(3)).collect();
+        let span = timeouts.request * random.between(8, 30);
+        let clients = clients(random, n, span, &timeouts);
+        let count = if kinds.is_empty() { 0 } else { random.between(1, FAULTS_MAX) };
+        let faults = schedule(random, n, &kinds, count, span, &timeouts);
+        let parameters = Parameters { timeouts, proposal: proposal(random), pool: PoolBounds::default() };
+        Self {
+            seed,
+            n,
+            scheme: if random.one_in(ED25519_ONE_IN) { Scheme::Ed25519 } else { Scheme::KeyedHash },
+            execution: if random.one_in(REAL_EXECUTION_ONE_IN) { Execution::Real } else { Execution::Fake },
+            window: random.pick(&[1, 2, 3, 4, 4, 8, 16]),
+            parameters,
+            speeds,
+            in_order: random.one_in(2),
+            cuts_lose: random.one_in(2),
+            encoded: random.one_in(8),
+            weather: weather(random, round),
+            clocks: clocks(random, n, &timeouts),
+            clients,
+            readers: readers(random, span, &timeouts),
+            faults,
+            calm_at: span,
+            patience: 40 * timeouts.back_off_max + 40 * timeouts.hand_over,
+            mutant: None,
+        }
+    }
+
+    /// The same run without any trouble.
+    #[must_use]
+    pub fn untroubled(seed: u64) -> Self {
+        let plan = Self::new(seed);
+        let clocks = vec![Clock::default(); plan.n];
+        Self { weather: Weather::CALM, faults: Vec::new(), clocks, ..plan }
+    }
+}
+
+fn speeds(random: &mut Random) -> Speeds {
+    let slowest = random.scaled(20_000, 40 * MILLISECOND);
+    let sync = random.scaled(10_000, 10 * MILLISECOND);
+    let execution = if random.one_in(3) { 0 } else { random.scaled(1_000, 5 * MILLISECOND) };
+    let jitter = random.pick(&[0, slowest / 10, slowest, 3 * slowest]);
+    Speeds {
+        latency: (slowest / random.pick(&[1, 2, 20]), slowest),
+        jitter,
+        sync: (sync / 4, sync),
+        execution: (0, execution),
+    }
+}
+
+fn timeouts(random: &mut Random, round: u64) -> Timeouts {
+    let request = round.max(MILLISECOND) * random.pick(&[2, 3, 6, 12]);
+    Timeouts {
+        request,
+        new_view: request * random.pick(&[1, 1, 2]),
+        back_off_max: request * random.pick(&[2, 8, 8]),
+        resend: request / random.pick(&[1, 2, 4]),
+        announce: request * random.pick(&[1, 1, 3]),
+        hand_over: request * random.pick(&[1, 10]),
+        clock_window: 2 * SECOND,
+    }
+}
+
+fn proposal(random: &mut Random) -> ProposalBounds {
+    let envelopes = random.pick(&[1, 2, 8, ProposalBounds::default().envelopes]);
+    ProposalBounds { envelopes, ..ProposalBounds::default() }
+}
+
+fn weather(random: &mut Random, round: u64) -> Weather {
+    if random.one_in(3) {
+        return Weather::CALM;
+    }
+    let mut chance = |choices: &[u32]| if random.one_in(2) { random.pick(choices) } else { 0 };
+    let loss = chance(&[MILLION / 1000, MILLION / 100, MILLION / 20, MILLION / 5]);
+    let duplication = chance(&[MILLION / 100, MILLION / 10]);
+    let reordering = chance(&[MILLION / 100, MILLION / 10, MILLION / 3]);
+    Weather { loss, duplication, reordering, held: round * random.pick(&[1, 4, 16]) }
+}
+
+fn clocks(random: &mut Random, n: usize, timeouts: &Timeouts) -> Vec<Clock> {
+    let apart = random.one_in(3);
+    let window = timeouts.clock_window / 8;
+    let mut signed = |bound: u64| random.below(2 * bound + 1) as i64 - bound as i64;
+    let mut clock = || Clock { skew: signed(window), drift: signed(10_000) };
+    (0..n).map(|_| if apart { clock() } else { Clock::default() }).collect()
+}
+
+fn clients(random: &mut Random, n: usize, span: u64, timeouts: &Timeouts) -> Vec<ClientPlan> {
+    let count = random.between(1, CLIENTS_MAX);
+    let total = random.between(8, 48);
+    let busy = random.one_in(3);
+    let mut client = || {
+        let envelopes = (total / count).max(2) as u32;
+        let addressing = match random.below(4) {
+            0 => Addressing::Leader,
+            1 => Addressing::One(random.below(n as u64) as u8),
+            _ => Addressing::Everybody,
+        };
+        ClientPlan {
+            envelopes,
+            window: random.pick(&[1, 1, 2, 4]),
+            operations: random.pick(&[1, 3]),
+            think: if busy { span / 64 } else { 2 * span / u64::from(envelopes) },
+            patience: timeouts.request * random.pick(&[1, 2, 4]),
+            addressing,
+        }
+    };
+    (0..count).map(|_| client()).collect()
+}
+
+fn readers(random: &mut Random, span: u64, timeouts: &Timeouts) -> Vec<ReaderPlan> {
+    let reader = |random: &mut Random| ReaderPlan {
+        think: span / random.pick(&[4, 16]),
+        patience: timeouts.request * random.pick(&[1, 2]),
+    };
+    (0..random.below(READERS_MAX + 1)).map(|_| reader(random)).collect()
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, n, scheme, execution, window, speeds, weather, parameters, .. } = self;
+        writeln!(
+            formatter,
+            "seed {seed}: {n} replicas, {scheme:?}, {execution:?} execution, window {window}"
+        )?;
+        writeln!(formatter, "  {speeds:?}, in order {}, cuts lose {}", self.in_order, self.cuts_lose)?;
+        writeln!(formatter, "  {weather:?}")?;
+        writeln!(formatter, "  {:?}", parameters.timeouts)?;
+        writeln!(formatter, "  envelopes per proposal {}", parameters.proposal.envelopes)?;
+        for (index, client) in self.clients.iter().enumerate() {
+            writeln!(formatter, "  client {index}: {client:?}")?;
+        }
+        for (index, reader) in self.readers.iter().enumerate() {
+            writeln!(formatter, "  reader {index}: {reader:?}")?;
+        }
+        for (index, clock) in self.clocks.iter().enumerate() {
+            writeln!(formatter, "  replica {index}: {clock:?}")?;
+        }
+        for Scheduled { at, fault } in &self.faults {
+            writeln!(formatter, "  {} {}", crate::trace::clock(*at), Fault::words(fault))?;
+        }
+        if let Some(mutant) = self.mutant {
+            writeln!(formatter, "  broken on purpose: {mutant:?}")?;
+        }
+        write!(formatter, "  calm at {}", crate::trace::clock(self.calm_at))
+    }
+}

@@ -1,0 +1,179 @@
+//! A reader that asks the linearizable question and waits for what it learns (rule R4).
+//!
+//! Invariant: the height that it takes is the maximum over a quorum of answers, an answer above what it
+//! knows counts only with a valid certificate, and it never waits for a height that no certificate shows.
+
+use std::sync::Arc;
+
+use quorate_consensus::ReadIndex;
+use quorate_crypto::{Certificate, Hash, MemberSet, Verifier};
+use quorate_protocol::{Height, ReplicaIndex};
+
+use crate::random::Random;
+
+/// How a reader behaves. Times in nanoseconds.
+#[derive(Clone, Debug)]
+pub struct ReaderPlan {
+    /// Longest pause between two questions.
+    pub think: u64,
+    /// When it asks or presents its certificate again.
+    pub patience: u64,
+}
+
+/// What a reader is doing.
+#[derive(Debug)]
+enum Phase {
+    /// Nothing, until then.
+    Idle(u64),
+    /// Waiting for answers to the question of this number.
+    Asking { floor: Height, answered: u32, best: Height, certificate: Option<Certificate>, again_at: u64 },
+    /// Waiting until a height is committed.
+    Waiting { height: Height, certificate: Certificate, again_at: u64 },
+}
+
+/// What a reader sends to all replicas.
+#[derive(Clone, Debug)]
+pub enum Question {
+    /// The highest height they sent a COMMIT for.
+    Highest(u64),
+    /// The certificate of the height that it waits for.
+    Await(Certificate),
+}
+
+/// What a quorum of answers gave.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Learned {
+    /// The maximum of the answers.
+    pub height: Height,
+    /// What was acknowledged when the question was asked: the maximum must not be below it.
+    pub floor: Height,
+}
+
+/// One reader.
+pub struct Reader {
+    plan: ReaderPlan,
+    cluster: Hash,
+    members: MemberSet,
+    verifier: Arc<dyn Verifier>,
+    random: Random,
+    phase: Phase,
+    number: u64,
+    known: Height,
+    asks: bool,
+    /// Questions that were answered and whose height was reached.
+    pub finished: u64,
+}
+
+impl Reader {
+    /// A reader that knows nothing above genesis.
+    #[must_use]
+    pub fn new(
+        plan: ReaderPlan,
+        cluster: Hash,
+        members: MemberSet,
+        verifier: Arc<dyn Verifier>,
+        mut random: Random,
+    ) -> Self {
+        let phase = Phase::Idle(random.below(plan.think + 1));
+        Self { plan, cluster, members, verifier, random, phase, number: 0, known: 0, asks: true, finished: 0 }
+    }
+
+    /// The faults are over: one more question, now.
+    pub const fn calm(&mut self, now: u64) {
+        if let Phase::Idle(at) = &mut self.phase {
+            *at = now;
+        }
+        self.asks = false;
+    }
+
+    /// Whether it asks and waits for nothing any more.
+    #[must_use]
+    pub const fn is_done(&self) -> bool {
+        matches!(self.phase, Phase::Idle(u64::MAX))
+    }
+
+    /// When it wants to be woken next.
+    #[must_use]
+    pub const fn wake_at(&self) -> u64 {
+        match &self.phase {
+            Phase::Idle(at) => *at,
+            Phase::Asking { again_at, .. } | Phase::Waiting { again_at, .. } => *again_at,
+        }
+    }
+
+    /// What it sends now, if it is due. `acknowledged` is the highest height that any client was told of,
+    /// `committed` the highest that any replica has committed.
+    pub fn wake(&mut self, now: u64, acknowledged: Height, committed: Height) -> Option<Question> {
+        if now < self.wake_at() {
+            return None;
+        }
+        let later = now + self.plan.patience;
+        match &mut self.phase {
+            Phase::Idle(_) => {
+                self.number += 1;
+                self.phase = Phase::Asking {
+                    floor: acknowledged,
+                    answered: 0,
+                    best: self.known,
+                    certificate: None,
+                    again_at: later,
+                };
+                Some(Question::Highest(self.number))
+            }
+            Phase::Asking { again_at, .. } => {
+                *again_at = later;
+                Some(Question::Highest(self.number))
+            }
+            Phase::Waiting { height, .. } if *height <= committed => {
+                self.known = *height;
+                self.rest(now);
+                None
+            }
+            Phase::Waiting { certificate, again_at, .. } => {
+                *again_at = later;
+                Some(Question::Await(certificate.clone()))
+            }
+        }
+    }
+
+    fn rest(&mut self, now: u64) {
+        self.finished += 1;
+        let next = if self.asks { now + self.random.below(self.plan.think + 1) } else { u64::MAX };
+        self.phase = Phase::Idle(next);
+    }
+
+    /// An answer arrived; a quorum of them gives a height.
+    pub fn on_answer(
+        &mut self,
+        now: u64,
+        number: u64,
+        from: ReplicaIndex,
+        answer: &ReadIndex,
+    ) -> Option<Learned> {
+        let Phase::Asking { floor, answered, best, certificate, .. } = &mut self.phase else { return None };
+        if number != self.number {
+            return None;
+        }
+        *answered |= 1 << from;
+        if let Some(shown) = &answer.certificate
+            && answer.height > *best
+            && shown.height == answer.height
+            && shown.verify(&self.cluster, &self.members, self.verifier.as_ref()).is_ok()
+        {
+            (*best, *certificate) = (answer.height, Some(shown.clone()));
+        }
+        if (answered.count_ones() as usize) < self.members.quorum() {
+            return None;
+        }
+        let learned = Learned { height: *best, floor: *floor };
+        match certificate.take() {
+            // Not due yet: the certificate is shown only if the height does not come by itself.
+            Some(certificate) => {
+                let again_at = now + self.random.below(self.plan.patience + 1);
+                self.phase = Phase::Waiting { height: learned.height, certificate, again_at };
+            }
+            None => self.rest(now),
+        }
+        Some(learned)
+    }
+}

@@ -1,0 +1,545 @@
+//! The network of replicas: one connection for each pair, three ordered lanes in each direction.
+//!
+//! Invariant: sending never blocks and never queues without bound; when a lane is full its oldest frame
+//! gives way and is counted, because consensus sends again and catches up. Lanes are streams of their
+//! own with priorities, so that a large proposal or catch-up never stands before a vote. What arrives is
+//! bounded for each peer and lane, so that no peer can crowd out another one.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use quinn::{Connection, Endpoint, RecvStream, SendStream};
+use quorate_crypto::{Address, PublicKey};
+use quorate_protocol::limits::FRAME_BYTES_MAX;
+use quorate_protocol::{PeerMessage, ReplicaIndex};
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::address::resolve;
+use crate::budget::{Budget, Permit};
+use crate::endpoint::ReplicaTransportConfiguration;
+use crate::error::{FrameError, TransportError};
+use crate::frame::{FrameReader, decode_body, encode_frame};
+use crate::outbox::Outbox;
+use crate::tls;
+use crate::tuning::{BACKOFF_MAX, BACKOFF_MIN, CONNECT_TIMEOUT, CloseCode, Streams, transport_config};
+
+/// Lanes towards one peer.
+pub const LANES: usize = 3;
+/// Bytes of one frame on the urgent lane; a larger message takes the bulk lane.
+pub const URGENT_FRAME_BYTES_MAX: usize = 1 << 20;
+/// Frames that wait for one peer on one lane.
+pub const OUTBOX_MESSAGES_MAX: usize = 4096;
+/// Bytes that wait for one peer on the urgent lane.
+pub const OUTBOX_URGENT_BYTES_MAX: usize = 4 << 20;
+/// Bytes that wait for one peer on each other lane.
+pub const OUTBOX_BYTES_MAX: usize = 32 << 20;
+/// Messages of one peer and lane that have arrived and are not yet taken.
+pub const INBOX_MESSAGES_MAX: usize = 256;
+/// Bytes of one peer on the urgent lane that have arrived and are not yet taken.
+pub const INBOX_URGENT_BYTES_MAX: usize = 2 << 20;
+/// Bytes of one peer on each other lane that have arrived and are not yet taken.
+pub const INBOX_BYTES_MAX: usize = FRAME_BYTES_MAX;
+/// What waited longer than this for a connection is not worth sending any more.
+pub const STALE_AFTER: Duration = Duration::from_secs(2);
+
+/// A lane; its number is the first byte of its stream.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Lane {
+    /// Votes and everything else that is small and awaited.
+    Urgent = 0,
+    /// Proposals, and envelopes for the leader.
+    Proposals = 1,
+    /// Catching up.
+    Bulk = 2,
+}
+
+impl Lane {
+    const ALL: [Self; LANES] = [Self::Urgent, Self::Proposals, Self::Bulk];
+
+    fn of(message: &PeerMessage) -> Self {
+        match message {
+            PeerMessage::PrePrepare(_) | PeerMessage::Forward(_) => Self::Proposals,
+            PeerMessage::Committed(_) | PeerMessage::Batches(_) | PeerMessage::Block { .. } => Self::Bulk,
+            PeerMessage::Votes(_)
+            | PeerMessage::Suspect(_)
+            | PeerMessage::Resign(_)
+            | PeerMessage::ViewChange(_)
+            | PeerMessage::NewView(_)
+            | PeerMessage::Certificate(_)
+            | PeerMessage::Announce(_)
+            | PeerMessage::FetchCommitted { .. }
+            | PeerMessage::FetchBatches { .. }
+            | PeerMessage::FetchNewView { .. }
+            | PeerMessage::FetchBlock { .. } => Self::Urgent,
+        }
+    }
+
+    fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+
+    const fn number(self) -> u8 {
+        self as u8
+    }
+
+    const fn priority(self) -> i32 {
+        match self {
+            Self::Urgent => 2,
+            Self::Proposals => 1,
+            Self::Bulk => 0,
+        }
+    }
+
+    const fn frame_bytes_max(self) -> usize {
+        match self {
+            Self::Urgent => URGENT_FRAME_BYTES_MAX,
+            Self::Proposals | Self::Bulk => FRAME_BYTES_MAX,
+        }
+    }
+
+    fn outbox(self) -> Outbox {
+        match self {
+            Self::Urgent => Outbox::new(OUTBOX_MESSAGES_MAX, OUTBOX_URGENT_BYTES_MAX),
+            Self::Proposals | Self::Bulk => Outbox::new(OUTBOX_MESSAGES_MAX, OUTBOX_BYTES_MAX),
+        }
+    }
+
+    fn inbox(self) -> Budget {
+        match self {
+            Self::Urgent => Budget::new(INBOX_URGENT_BYTES_MAX, INBOX_MESSAGES_MAX),
+            Self::Proposals | Self::Bulk => Budget::new(INBOX_BYTES_MAX, INBOX_MESSAGES_MAX),
+        }
+    }
+}
+
+/// What the network of replicas reports. Messages come in order on each lane, and only between a
+/// `Connected` and the following `Disconnected` of their sender. A second `Connected` without a
+/// `Disconnected` means that the peer called anew: what was under way may be lost.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all events are of the large kind")]
+pub enum PeerEvent {
+    /// A connection with this peer is up in both directions.
+    Connected(ReplicaIndex),
+    /// It is lost.
+    Disconnected(ReplicaIndex),
+    /// A message, decoded but not verified.
+    Message {
+        /// Whose connection brought it.
+        from: ReplicaIndex,
+        /// The message.
+        message: PeerMessage,
+    },
+}
+
+/// The receiving end of the network of replicas.
+#[derive(Debug)]
+pub struct PeerEvents(mpsc::UnboundedReceiver<(PeerEvent, Permit)>);
+
+impl PeerEvents {
+    /// The next event; `None` after the transport ended. Cancelling it loses nothing.
+    pub async fn recv(&mut self) -> Option<PeerEvent> {
+        self.0.recv().await.map(|(event, _)| event)
+    }
+
+    /// The next event, if one is there.
+    pub fn try_recv(&mut self) -> Option<PeerEvent> {
+        self.0.try_recv().ok().map(|(event, _)| event)
+    }
+}
+
+/// Counts since the start, for metrics.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerCounters {
+    /// Frames that gave way in full or stale queues.
+    pub dropped: u64,
+    /// Frames that wait at this moment.
+    pub waiting_messages: usize,
+    /// Bytes that wait at this moment.
+    pub waiting_bytes: usize,
+}
+
+/// The sending end of the network of replicas; clones share it.
+#[derive(Clone, Debug)]
+pub struct PeerNetwork(Arc<Network>);
+
+#[derive(Debug)]
+struct Network {
+    me: ReplicaIndex,
+    peers: Vec<Peer>,
+    events: mpsc::UnboundedSender<(PeerEvent, Permit)>,
+}
+
+/// One peer; the entry of this replica itself stays unused.
+#[derive(Debug)]
+struct Peer {
+    lanes: [LaneState; LANES],
+    current: Mutex<Option<Connection>>,
+}
+
+#[derive(Debug)]
+struct LaneState {
+    lane: Lane,
+    outbox: Outbox,
+    inbox: Budget,
+}
+
+impl Peer {
+    fn new() -> Self {
+        let lanes = Lane::ALL.map(|lane| LaneState { lane, outbox: lane.outbox(), inbox: lane.inbox() });
+        Self { lanes, current: Mutex::new(None) }
+    }
+
+    fn lane(&self, wanted: Lane) -> Option<&LaneState> {
+        self.lanes.iter().find(|state| state.lane == wanted)
+    }
+
+    /// Puts a connection in the place of the one before it, which is closed.
+    fn replace(&self, connection: &Connection) {
+        let before = self.current().replace(connection.clone());
+        if let Some(before) = before {
+            before.close(CloseCode::Replaced.code(), b"replaced by a newer connection");
+        }
+    }
+
+    /// Clears the place if it still holds this connection, and says so.
+    fn clear(&self, connection: &Connection) -> bool {
+        let mut current = self.current();
+        let same = current.as_ref().is_some_and(|held| held.stable_id() == connection.stable_id());
+        if same {
+            *current = None;
+        }
+        same
+    }
+
+    /// No code panics while it holds the lock.
+    fn current(&self) -> std::sync::MutexGuard<'_, Option<Connection>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl PeerNetwork {
+    pub(crate) fn new(me: ReplicaIndex, n: usize) -> (Self, PeerEvents) {
+        // Permits bound what is in this channel; see `budget`.
+        let (events, receiver) = mpsc::unbounded_channel();
+        let peers = (0..n).map(|_| Peer::new()).collect();
+        (Self(Arc::new(Network { me, peers, events })), PeerEvents(receiver))
+    }
+
+    /// This replica's index.
+    #[must_use]
+    pub fn me(&self) -> ReplicaIndex {
+        self.0.me
+    }
+
+    /// Queues a message for one peer and returns at once. A message to this replica itself, to nobody, or
+    /// above the frame bound is dropped with a log line; that is a defect of the caller.
+    pub fn send(&self, to: ReplicaIndex, message: &PeerMessage) {
+        let Some((lane, frame)) = encoded(message) else { return };
+        match self.peer(to) {
+            Some(peer) => push(peer, lane, frame),
+            None => tracing::error!(to, "message to a peer that does not exist"),
+        }
+    }
+
+    /// Queues a message for all other replicas, encoded once.
+    pub fn broadcast(&self, message: &PeerMessage) {
+        let Some((lane, frame)) = encoded(message) else { return };
+        for (_, peer) in self.others() {
+            push(peer, lane, frame.clone());
+        }
+    }
+
+    /// The peers with a connection, ascending.
+    #[must_use]
+    pub fn connected(&self) -> Vec<ReplicaIndex> {
+        self.others().filter(|(_, peer)| peer.current().is_some()).map(|(index, _)| index).collect()
+    }
+
+    /// Counts over all peers.
+    #[must_use]
+    pub fn counters(&self) -> PeerCounters {
+        let mut counters = PeerCounters::default();
+        for outbox in self.others().flat_map(|(_, peer)| &peer.lanes).map(|state| &state.outbox) {
+            let (messages, bytes) = outbox.waiting();
+            counters.dropped = counters.dropped.saturating_add(outbox.dropped());
+            counters.waiting_messages = counters.waiting_messages.saturating_add(messages);
+            counters.waiting_bytes = counters.waiting_bytes.saturating_add(bytes);
+        }
+        counters
+    }
+
+    fn others(&self) -> impl Iterator<Item = (ReplicaIndex, &Peer)> {
+        (0..=ReplicaIndex::MAX).zip(&self.0.peers).filter(|(index, _)| *index != self.0.me)
+    }
+
+    fn peer(&self, index: ReplicaIndex) -> Option<&Peer> {
+        if index == self.0.me { None } else { self.0.peers.get(usize::from(index)) }
+    }
+}
+
+fn encoded(message: &PeerMessage) -> Option<(Lane, Bytes)> {
+    match encode_frame(message) {
+        Ok(frame) if frame.len() > URGENT_FRAME_BYTES_MAX && Lane::of(message) == Lane::Urgent => {
+            Some((Lane::Bulk, frame))
+        }
+        Ok(frame) => Some((Lane::of(message), frame)),
+        Err(error) => {
+            tracing::error!(%error, "message to a peer cannot be sent");
+            None
+        }
+    }
+}
+
+fn push(peer: &Peer, lane: Lane, frame: Bytes) {
+    if let Some(state) = peer.lane(lane) {
+        state.outbox.push(frame);
+    }
+}
+
+/// Starts to call every peer with a lower index, and to call again whenever the connection is lost.
+pub(crate) fn dial_all(
+    network: &PeerNetwork,
+    endpoint: &Endpoint,
+    configuration: &ReplicaTransportConfiguration,
+) -> Result<Vec<AbortHandle>, TransportError> {
+    let streams = Streams { bidirectional: 0, unidirectional: LANES as u32 };
+    let transport = transport_config(streams);
+    let members = configuration.members.members().iter();
+    let mut tasks = Vec::new();
+    for ((index, member), address) in (0..network.me()).zip(members).zip(&configuration.addresses) {
+        let key: PublicKey = member.transport;
+        let crypto = tls::client_config(key, Some(&configuration.secret), tls::PEER_PROTOCOL)?;
+        let mut config = quinn::ClientConfig::new(crypto);
+        config.transport_config(transport.clone());
+        let dialer = Dialer { network: network.clone(), endpoint: endpoint.clone(), index, config };
+        tasks.push(tokio::spawn(dialer.run(address.clone())).abort_handle());
+    }
+    Ok(tasks)
+}
+
+/// Calls one peer for ever.
+struct Dialer {
+    network: PeerNetwork,
+    endpoint: Endpoint,
+    index: ReplicaIndex,
+    config: quinn::ClientConfig,
+}
+
+impl Dialer {
+    async fn run(self, address: Address) {
+        let mut pause = BACKOFF_MIN;
+        let mut reported = false;
+        loop {
+            match self.dial(&address).await {
+                Ok(connection) => {
+                    reported = false;
+                    if serve(&self.network, self.index, connection).await {
+                        pause = BACKOFF_MIN;
+                    }
+                }
+                // Once in a row: a peer that is down for an hour is not news twice a second.
+                Err(error) if !reported => {
+                    reported = true;
+                    tracing::warn!(peer = self.index, address = %address, %error, "cannot reach a peer");
+                }
+                Err(error) => tracing::trace!(peer = self.index, %error, "cannot reach a peer"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = pause.saturating_mul(2).min(BACKOFF_MAX);
+        }
+    }
+
+    async fn dial(&self, address: &Address) -> Result<Connection, TransportError> {
+        let remote = resolve(address).await?;
+        dial(&self.endpoint, self.config.clone(), remote).await
+    }
+}
+
+/// Calls an address, with a time limit.
+pub(crate) async fn dial(
+    endpoint: &Endpoint,
+    config: quinn::ClientConfig,
+    remote: std::net::SocketAddr,
+) -> Result<Connection, TransportError> {
+    let connecting = endpoint
+        .connect_with(config, remote, tls::SERVER_NAME)
+        .map_err(|error| TransportError::Lost(error.to_string()))?;
+    match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(error)) => Err(TransportError::of_handshake(remote, &error)),
+        Err(_) => Err(TransportError::Timeout),
+    }
+}
+
+/// Serves one connection until it ends; says whether it ever was up in both directions.
+pub(crate) async fn serve(network: &PeerNetwork, index: ReplicaIndex, connection: Connection) -> bool {
+    let Some(peer) = network.peer(index) else { return false };
+    let opened = tokio::time::timeout(CONNECT_TIMEOUT, open_lanes(&connection)).await;
+    let (outgoing, incoming) = match opened {
+        Ok(Ok(lanes)) => lanes,
+        Ok(Err(error)) => {
+            tracing::debug!(peer = index, %error, "connection with a peer ended early");
+            connection.close(CloseCode::Violation.code(), b"lanes");
+            return false;
+        }
+        Err(_) => {
+            connection.close(CloseCode::Violation.code(), b"lanes were not opened in time");
+            return false;
+        }
+    };
+    peer.replace(&connection);
+    report(network, index, PeerEvent::Connected(index)).await;
+    tracing::info!(peer = index, remote = %connection.remote_address(), "connected with a peer");
+    let reason = run_lanes(network, index, &connection, outgoing, incoming).await;
+    connection.close(CloseCode::Violation.code(), b"lane ended");
+    if peer.clear(&connection) {
+        tracing::info!(peer = index, %reason, "connection with a peer ended");
+        report(network, index, PeerEvent::Disconnected(index)).await;
+    }
+    true
+}
+
+/// Queues an event that is no message; it takes its place in the urgent lane's budget.
+async fn report(network: &PeerNetwork, index: ReplicaIndex, event: PeerEvent) {
+    let Some(state) = network.peer(index).and_then(|peer| peer.lane(Lane::Urgent)) else { return };
+    if let Some(permit) = state.inbox.take(0).await {
+        // Fails only when nobody listens any more.
+        let _ = network.0.events.send((event, permit));
+    }
+}
+
+type Outgoing = Vec<(Lane, SendStream)>;
+type Incoming = Vec<(Lane, RecvStream)>;
+
+/// Opens our lanes and waits for the peer's. Seeing them also tells a caller that TLS on the other side
+/// has accepted its key.
+async fn open_lanes(connection: &Connection) -> Result<(Outgoing, Incoming), FrameError> {
+    let mut outgoing = Vec::with_capacity(LANES);
+    for lane in Lane::ALL {
+        let mut stream = connection.open_uni().await.map_err(std::io::Error::from)?;
+        // Fails only on a stream that is closed, which the write reports as well.
+        let _ = stream.set_priority(lane.priority());
+        stream.write_all(&[lane.number()]).await.map_err(std::io::Error::from)?;
+        outgoing.push((lane, stream));
+    }
+    let mut incoming: Incoming = Vec::with_capacity(LANES);
+    while incoming.len() < LANES {
+        let mut stream = connection.accept_uni().await.map_err(std::io::Error::from)?;
+        let mut number = [0];
+        stream.read_exact(&mut number).await.map_err(|_| FrameError::Truncated)?;
+        let [number] = number;
+        let lane = Lane::from_number(number).ok_or(FrameError::Protocol("unknown lane"))?;
+        if incoming.iter().any(|(taken, _)| *taken == lane) {
+            return Err(FrameError::Protocol("a lane was opened twice"));
+        }
+        incoming.push((lane, stream));
+    }
+    Ok((outgoing, incoming))
+}
+
+/// Moves frames in both directions until the first lane fails or the connection ends; says why.
+async fn run_lanes(
+    network: &PeerNetwork,
+    index: ReplicaIndex,
+    connection: &Connection,
+    outgoing: Outgoing,
+    incoming: Incoming,
+) -> FrameError {
+    let mut tasks = JoinSet::new();
+    for (lane, stream) in outgoing {
+        tasks.spawn(write_lane(network.clone(), index, lane, stream));
+    }
+    for (lane, stream) in incoming {
+        tasks.spawn(read_lane(network.clone(), index, lane, stream));
+    }
+    tokio::select! {
+        error = connection.closed() => std::io::Error::from(error).into(),
+        ended = tasks.join_next() => match ended {
+            Some(Ok(error)) => {
+                if error.fault() == crate::error::Fault::Peer {
+                    tracing::warn!(peer = index, %error, "a peer breaks the protocol");
+                }
+                error
+            }
+            _ => FrameError::Protocol("a lane's task ended"),
+        },
+    }
+}
+
+async fn write_lane(
+    network: PeerNetwork,
+    index: ReplicaIndex,
+    lane: Lane,
+    mut stream: SendStream,
+) -> FrameError {
+    let Some(state) = network.peer(index).and_then(|peer| peer.lane(lane)) else {
+        return FrameError::Protocol("no such peer");
+    };
+    state.outbox.discard_older_than(STALE_AFTER);
+    loop {
+        let mut frames = state.outbox.take().await;
+        if let Err(error) = stream.write_all_chunks(&mut frames).await {
+            return std::io::Error::from(error).into();
+        }
+    }
+}
+
+async fn read_lane(network: PeerNetwork, from: ReplicaIndex, lane: Lane, stream: RecvStream) -> FrameError {
+    let mut reader = FrameReader::new(stream, lane.frame_bytes_max());
+    loop {
+        if let Err(error) = read_message(&network, from, lane, &mut reader).await {
+            return error;
+        }
+    }
+}
+
+async fn read_message(
+    network: &PeerNetwork,
+    from: ReplicaIndex,
+    lane: Lane,
+    reader: &mut FrameReader<RecvStream>,
+) -> Result<(), FrameError> {
+    let state = network.peer(from).and_then(|peer| peer.lane(lane));
+    let state = state.ok_or(FrameError::Protocol("no such peer"))?;
+    let length = reader.length().await?.ok_or(FrameError::Protocol("a lane was finished"))?;
+    let permit = state.inbox.take(length).await.ok_or(FrameError::Protocol("no budget"))?;
+    let message = decode_body(&reader.body(length).await?)?;
+    // Fails only when nobody listens any more; the end of the transport closes the connection then.
+    let _ = network.0.events.send((PeerEvent::Message { from, message }, permit));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_protocol::peer::Announcement;
+
+    fn announcement(view: u64) -> PeerMessage {
+        PeerMessage::Announce(Announcement { epoch: 0, view, entered: true, committed: 0 })
+    }
+
+    #[test]
+    fn lanes_are_numbered_by_their_place() {
+        for lane in Lane::ALL {
+            assert_eq!(Lane::from_number(lane.number()), Some(lane));
+        }
+        assert_eq!(Lane::from_number(3), None);
+    }
+
+    #[test]
+    fn queues_to_absent_peers_are_bounded_and_counted() {
+        let (network, _events) = PeerNetwork::new(0, 4);
+        for view in 0..5000 {
+            network.broadcast(&announcement(view));
+        }
+        let counters = network.counters();
+        assert_eq!(counters.waiting_messages, 3 * OUTBOX_MESSAGES_MAX);
+        assert_eq!(counters.dropped, 3 * (5000 - OUTBOX_MESSAGES_MAX as u64));
+        network.send(0, &announcement(0));
+        network.send(9, &announcement(0));
+        assert_eq!(network.counters(), counters);
+        assert!(network.connected().is_empty());
+    }
+}

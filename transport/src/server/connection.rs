@@ -1,0 +1,194 @@
+//! The life of one client connection: its streams, their time limits, and what ends it.
+//!
+//! Invariant: every task of a connection ends with it, and `Closed` is the last event that it causes.
+
+use std::io;
+use std::time::Duration;
+
+use quinn::{Connection, RecvStream, SendStream, VarInt};
+use quorate_protocol::Envelope;
+use quorate_protocol::client::{ClientReply, ClientRequest, Refusal};
+use quorate_protocol::limits::FRAME_BYTES_MAX;
+use tokio::sync::oneshot;
+use tokio::task::{JoinError, JoinSet};
+
+use super::{Answer, ClientConnection, ClientEvent, Clients, Held, ReplyHandle, refusal};
+use crate::error::{Fault, FrameError};
+use crate::frame::{FrameReader, decode_body, encode_frame};
+use crate::tuning::CloseCode;
+
+/// A request must have arrived whole so long after its first bytes.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// A reply must have been taken by QUIC so long after it was given.
+pub const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Code of a stream that is given up.
+const STREAM_ABANDONED: VarInt = VarInt::from_u32(1);
+
+/// Serves a client until its connection ends.
+pub(crate) async fn serve(clients: Clients, connection: Connection) {
+    let Ok(place) = clients.0.places.clone().try_acquire_owned() else {
+        connection.close(CloseCode::Busy.code(), b"too many clients");
+        return;
+    };
+    let client = ClientConnection::new(&clients, connection);
+    if let Err(error) = serve_streams(&clients, &client).await {
+        if error.fault() == Fault::Peer {
+            tracing::warn!(remote = %client.remote(), %error, "a client breaks the protocol");
+        }
+        client.0.connection.close(CloseCode::Violation.code(), error.to_string().as_bytes());
+    }
+    let closed = ClientEvent::Closed { connection: client.id() };
+    // Fails only when nobody listens any more.
+    let _ = clients.0.events.send((closed, Held::Place { _place: place }));
+}
+
+/// Accepts streams until one of them breaks the protocol or the connection ends. Dropping the task sets
+/// ends the tasks.
+async fn serve_streams(clients: &Clients, client: &ClientConnection) -> Result<(), FrameError> {
+    let connection = &client.0.connection;
+    let mut requests = JoinSet::new();
+    let mut submissions = JoinSet::new();
+    let mut notices = JoinSet::new();
+    notices.spawn(write_notices(client.clone()));
+    loop {
+        tokio::select! {
+            opened = connection.accept_bi() => {
+                let (send, receive) = opened.map_err(io::Error::from)?;
+                requests.spawn(serve_request(clients.clone(), client.clone(), send, receive));
+            }
+            opened = connection.accept_uni() => {
+                let receive = opened.map_err(io::Error::from)?;
+                if !submissions.is_empty() {
+                    return Err(FrameError::Protocol("a second stream of submissions"));
+                }
+                submissions.spawn(serve_submissions(clients.clone(), client.clone(), receive));
+            }
+            Some(ended) = requests.join_next() => outcome(ended)?,
+            Some(ended) = submissions.join_next() => outcome(ended)?,
+            Some(ended) = notices.join_next() => outcome(ended)?,
+        }
+    }
+}
+
+/// A stream that the client gives up is its right; one that breaks the protocol ends the connection.
+fn outcome(ended: Result<Result<(), FrameError>, JoinError>) -> Result<(), FrameError> {
+    match ended {
+        Ok(Err(error)) if error.fault() == Fault::Peer => Err(error),
+        Ok(_) => Ok(()),
+        Err(error) => {
+            // The task panicked, which is our defect; the client may go on with other streams.
+            tracing::error!(%error, "the task of a client's stream failed");
+            Ok(())
+        }
+    }
+}
+
+/// One request and its reply.
+async fn serve_request(
+    clients: Clients,
+    client: ClientConnection,
+    mut send: SendStream,
+    receive: RecvStream,
+) -> Result<(), FrameError> {
+    let arrived = tokio::time::timeout(REQUEST_TIMEOUT, read_request(&client, receive)).await;
+    let Ok(arrived) = arrived else {
+        let _ = send.reset(STREAM_ABANDONED);
+        return Ok(());
+    };
+    let (request, share) = arrived?;
+    let answer = match request {
+        ClientRequest::Prove { key, signature } => match client.prove(&clients, key, &signature) {
+            Ok(()) => encode_frame(&ClientReply::Accepted).ok().map(|frame| Answer { frame, _share: None }),
+            // A client cannot make us check one bad signature after the other on one connection.
+            Err(reason) => {
+                tracing::warn!(remote = %client.remote(), reason, "a client's proof is refused");
+                let answer = refusal(Refusal::Denied, reason);
+                let _ = write_answer(&mut send, answer).await;
+                let _ = tokio::time::timeout(Duration::from_secs(1), send.stopped()).await;
+                return Err(FrameError::Protocol("the proof of a principal does not hold"));
+            }
+        },
+        request => {
+            let (sender, receiver) = oneshot::channel();
+            let replies = client.0.replies.clone();
+            let reply = ReplyHandle { sender: Some(sender), replies, _request: Some(share) };
+            let event = ClientEvent::Request { connection: client.clone(), request, reply };
+            // Fails only when nobody listens any more; the reply handle is dropped then.
+            let _ = clients.0.events.send((event, Held::ByReply));
+            wait_for_answer(&mut send, receiver).await
+        }
+    };
+    write_answer(&mut send, answer).await
+}
+
+/// The answer; `None` if none will come, or if the client has lost interest.
+async fn wait_for_answer(send: &mut SendStream, receiver: oneshot::Receiver<Answer>) -> Option<Answer> {
+    tokio::select! {
+        answer = receiver => answer.ok(),
+        _ = send.stopped() => None,
+    }
+}
+
+/// Reads the only frame of a request's stream, with the share of the budget that it occupies.
+async fn read_request(
+    client: &ClientConnection,
+    receive: RecvStream,
+) -> Result<(ClientRequest, super::Share), FrameError> {
+    let mut reader = FrameReader::new(receive, FRAME_BYTES_MAX);
+    let length = reader.length().await?.ok_or(FrameError::Truncated)?;
+    let share = client.0.requests.take(length).await.ok_or(FrameError::Protocol("no budget"))?;
+    let request = decode_body(&reader.body(length).await?)?;
+    reader.end().await?;
+    Ok((request, share))
+}
+
+async fn write_answer(send: &mut SendStream, answer: Option<Answer>) -> Result<(), FrameError> {
+    let Some(answer) = answer else {
+        let _ = send.reset(STREAM_ABANDONED);
+        return Ok(());
+    };
+    match tokio::time::timeout(REPLY_TIMEOUT, send.write_chunk(answer.frame)).await {
+        Ok(written) => {
+            written.map_err(io::Error::from)?;
+            // Fails only on a stream that the client has given up.
+            let _ = send.finish();
+        }
+        Err(_) => {
+            let _ = send.reset(STREAM_ABANDONED);
+        }
+    }
+    Ok(())
+}
+
+/// The long-lived stream on which a client submits without waiting for replies.
+async fn serve_submissions(
+    clients: Clients,
+    client: ClientConnection,
+    receive: RecvStream,
+) -> Result<(), FrameError> {
+    let mut reader = FrameReader::new(receive, FRAME_BYTES_MAX);
+    while let Some(length) = reader.length().await? {
+        let share = client.0.submissions.take(length).await.ok_or(FrameError::Protocol("no budget"))?;
+        let body = tokio::time::timeout(REQUEST_TIMEOUT, reader.body(length)).await;
+        let body = body.map_err(|_| FrameError::Protocol("a submission did not arrive in time"))??;
+        let (envelope, results): (Envelope, bool) = decode_body(&body)?;
+        let request = ClientRequest::Submit { envelope, results };
+        let reply = ReplyHandle { sender: None, replies: client.0.replies.clone(), _request: None };
+        let event = ClientEvent::Request { connection: client.clone(), request, reply };
+        // Fails only when nobody listens any more.
+        let _ = clients.0.events.send((event, Held::Submission { _share: share }));
+    }
+    Ok(())
+}
+
+/// Pushes notices on one stream, which is opened with the first of them.
+async fn write_notices(client: ClientConnection) -> Result<(), FrameError> {
+    let mut frames = client.0.notices.take().await;
+    let mut stream = client.0.connection.open_uni().await.map_err(io::Error::from)?;
+    // Votes are small and awaited, replies may be large.
+    let _ = stream.set_priority(1);
+    loop {
+        stream.write_all_chunks(&mut frames).await.map_err(io::Error::from)?;
+        frames = client.0.notices.take().await;
+    }
+}
