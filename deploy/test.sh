@@ -14,6 +14,19 @@ cargo clippy --quiet --workspace --all-targets -- -D warnings
 cargo deny --log-level error check bans licenses sources
 
 step "build and unit tests"
-cargo nextest run --workspace --cargo-profile release --no-fail-fast
+cargo nextest run --workspace --cargo-profile release --no-fail-fast -E 'not binary(processes)'
+
+step "real processes: clusters, mounts, faults, bad input, the commands of the README"
+cargo nextest run --workspace --cargo-profile release --no-fail-fast -E 'binary(processes)'
+
+step "the POSIX test suite"
+cargo build --quiet --release --locked --workspace
+bash deploy/pjdfstest.sh
+
+step "the simulator: 20,000 seeds"
+"${CARGO_TARGET_DIR:-target}"/release/quorate-sim run --seeds 0..20000 --jobs "$(nproc)"
+
+step "the demonstration"
+bash deploy/demo.sh
 
 step "done"

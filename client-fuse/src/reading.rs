@@ -93,7 +93,8 @@ impl Shared {
         if file.granted.swap(true, Ordering::AcqRel) || file.closed.load(Ordering::Acquire) {
             // Somebody else was faster, or the file was closed meanwhile.
             file.granted.store(!file.closed.load(Ordering::Acquire), Ordering::Release);
-            return self.submit_release(file).await;
+            self.release_grant(file.inode.ino, file.mode);
+            return Ok(());
         }
         file.inode.unknown_opens.fetch_sub(1, Ordering::Relaxed);
         Ok(())

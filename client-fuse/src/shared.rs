@@ -5,13 +5,18 @@
 
 use crate::files::Files;
 use crate::options::MountOptions;
-use quorate_client::{Client, ClientError, Freshness};
+use quorate_client::{Client, ClientError, Freshness, Step};
 use quorate_metadata::Answer;
 use quorate_protocol::file::{Attributes, Entropy, Name};
+use quorate_protocol::operation::OpenMode;
 use quorate_protocol::query::Query;
 use quorate_protocol::{Credential, Ino, OperationBody, Reply};
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Handle;
+
+/// Releases that travel with one operation.
+const RELEASES_PER_ENVELOPE_MAX: usize = 64;
 
 /// The result of a request: an errno on failure.
 pub type Outcome<T> = Result<T, i32>;
@@ -26,6 +31,8 @@ pub struct Shared {
     pub options: MountOptions,
     /// What is open.
     pub files: Files,
+    /// Grants that were given back and of which the cluster does not know yet.
+    pub releases: Mutex<Vec<(Ino, OpenMode)>>,
     /// The last totals, for a `statfs` that must not wait.
     pub totals: Mutex<Option<quorate_metadata::rows::Totals>>,
 }
@@ -51,7 +58,39 @@ impl Shared {
         if self.options.read_only {
             return Err(libc::EROFS);
         }
-        self.client.execute_to_end(credential, body).await.map_err(|error| errno(&error))
+        let releases = self.take_releases();
+        if releases.is_empty() {
+            return self.client.execute_to_end(credential, body).await.map_err(|error| errno(&error));
+        }
+        // One envelope, one certificate for all of them. The releases' results are nobody's concern: what
+        // they release is released with the session at the latest.
+        let mut steps: Vec<Step> = releases.into_iter().map(Step::new).collect();
+        steps.push(Step::new(body.clone()));
+        match self.client.execute_many(credential, steps).await.pop() {
+            Some(Ok(Reply::Continue)) => {
+                self.client.execute_to_end(credential, body).await.map_err(|error| errno(&error))
+            }
+            Some(result) => result.map_err(|error| errno(&error)),
+            None => Err(libc::EIO),
+        }
+    }
+
+    /// Queues the return of a grant: it travels with the next operation, or by itself a moment later.
+    pub fn release_grant(&self, ino: Ino, mode: OpenMode) {
+        let mode = OpenMode { truncate: false, ..mode };
+        self.releases.lock().unwrap_or_else(PoisonError::into_inner).push((ino, mode));
+    }
+
+    /// Takes out releases for one envelope, those of one file and mode together.
+    pub fn take_releases(&self) -> Vec<OperationBody> {
+        let mut releases = self.releases.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = releases.len().min(RELEASES_PER_ENVELOPE_MAX);
+        let mut counts = BTreeMap::new();
+        for place in releases.drain(..taken) {
+            let count: &mut u32 = counts.entry(place).or_default();
+            *count = count.saturating_add(1);
+        }
+        counts.into_iter().map(|((ino, mode), count)| OperationBody::Release { ino, mode, count }).collect()
     }
 
     /// Does one operation that answers with an inode.

@@ -6,8 +6,8 @@
 use crate::files::{OpenFile, OpenInode};
 use crate::shared::{Mount, Outcome, Shared, errno};
 use quorate_client::{ClientError, FileWrite};
-use quorate_protocol::operation::{Authority, OpenMode};
-use quorate_protocol::{Credential, OperationBody};
+use quorate_protocol::operation::Authority;
+use quorate_protocol::{Credential, Groups};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -113,18 +113,28 @@ pub fn release(mount: &Mount, file: Arc<OpenFile>) {
         // Dirtied after the last close through a shared mapping; nobody is left to hear of an error.
         let _ = mount.write_back(&file.inode, &file.credential).await;
         if file.granted.swap(false, Ordering::AcqRel) {
-            let _ = mount.submit_release(&file).await;
+            mount.release_grant(file.inode.ino, file.mode);
         } else {
             file.inode.unknown_opens.fetch_sub(1, Ordering::Relaxed);
         }
     });
 }
 
-impl Shared {
-    /// Queues the return of a grant; nobody waits for its certificate.
-    pub async fn submit_release(&self, file: &OpenFile) -> Outcome<()> {
-        let mode = OpenMode { truncate: false, ..file.mode };
-        let body = OperationBody::Release { ino: file.inode.ino, mode, count: 1 };
-        self.client.submit(&file.credential, body).await.map(drop).map_err(|error| errno(&error))
-    }
+/// How long a release waits for another operation to travel with.
+const RELEASE_PATIENCE: Duration = Duration::from_millis(50);
+
+/// Sends releases that no other operation took along, as long as the mount lives.
+pub fn keep_releasing(mount: &Mount) {
+    let weak = Arc::downgrade(mount);
+    mount.runtime.spawn(async move {
+        let nobody = Credential { uid: 0, gid: 0, groups: Groups::OfPrincipal };
+        loop {
+            tokio::time::sleep(RELEASE_PATIENCE).await;
+            let Some(mount) = weak.upgrade() else { return };
+            for body in mount.take_releases() {
+                // What is not released now goes with the session.
+                let _ = mount.client.submit(&nobody, body).await;
+            }
+        }
+    });
 }

@@ -97,17 +97,15 @@ impl Batch {
     /// Takes the longest run of operations from the front that fits one envelope.
     pub(crate) fn take(waiting: &mut VecDeque<Job>) -> Self {
         let mut batch = Self { bytes: ENVELOPE_FRAME_BYTES, ..Self::default() };
-        while let Some(job) = waiting.pop_front() {
-            if let Err(job) = batch.push(job) {
-                waiting.push_front(job);
-                break;
-            }
+        while let Some(place) = waiting.front().and_then(|job| batch.place(job)) {
+            let Some(job) = waiting.pop_front() else { break };
+            batch.push(job, place);
         }
         batch
     }
 
-    /// Adds an operation, or gives it back when there is no room.
-    fn push(&mut self, job: Job) -> Result<(), Job> {
+    /// Where an operation would go, if there is room for it.
+    fn place(&self, job: &Job) -> Option<Place> {
         let (bytes, credential_bytes) = job.sizes();
         let known = self.credentials.iter().position(|credential| *credential == job.credential);
         let index = known.unwrap_or(self.credentials.len());
@@ -116,13 +114,26 @@ impl Batch {
         let room = self.operations.len() < OPERATIONS_PER_ENVELOPE_MAX
             && index < CREDENTIALS_MAX
             && total <= ENVELOPE_BYTES_MAX;
-        let Some(credential) = u8::try_from(index).ok().filter(|_| room) else { return Err(job) };
+        let credential = u8::try_from(index).ok().filter(|_| room)?;
+        Some(Place { credential, is_new: known.is_none(), total })
+    }
+
+    fn push(&mut self, job: Job, place: Place) {
+        let Place { credential, is_new, total } = place;
         self.bytes = total;
-        if known.is_none() {
+        if is_new {
             self.credentials.push(job.credential);
         }
         self.operations.push(Operation { credential, requires: job.requires, at: None, body: job.body });
         self.waiters.push(job.waiter);
-        Ok(())
     }
+}
+
+/// Where an operation goes in a batch.
+struct Place {
+    credential: u8,
+    /// Whether the credential is not in the table yet.
+    is_new: bool,
+    /// Bytes of the envelope with it.
+    total: usize,
 }

@@ -22,6 +22,8 @@ use crate::replicas::Unreachable;
 
 /// How long one upload may take.
 const PUT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a replica may refuse a session before that is believed.
+const PUT_REFUSALS_MAX: u32 = 4;
 /// Pause before a replica that could not take blocks is asked again.
 const PUT_AGAIN: Duration = Duration::from_millis(200);
 /// Pause after all replicas were asked for a block in vain; grows with every pass.
@@ -29,7 +31,7 @@ const GET_AGAIN: Duration = Duration::from_millis(20);
 /// Longest such pause.
 const GET_AGAIN_MAX: Duration = Duration::from_millis(500);
 /// Passes over all replicas after which a block that all deny is given up.
-const GET_PASSES_MAX: u32 = 6;
+const GET_PASSES_MAX: u32 = 4;
 
 /// A receipt, or a refusal if there was one.
 type Outcome = Result<BlockReceipt, Option<(Refusal, String)>>;
@@ -105,16 +107,24 @@ async fn upload(
     request: Arc<ClientRequest>,
     (deadline, outcomes): (Deadline, &mpsc::Sender<Outcome>),
 ) -> Outcome {
+    let mut refusals = 0_u32;
     loop {
         match core.request_within(replica, Arc::clone(&request), PUT_TIMEOUT).await {
             Ok(ClientReply::Stored { descriptors, receipt }) => {
-                let checked = check_receipt(core, replica, wanted, &descriptors, &receipt);
-                return checked.map(|()| receipt).map_err(|reason| {
+                if let Err(reason) = check_receipt(core, replica, wanted, &descriptors, &receipt) {
                     core.accuse(replica, &reason);
-                    None
-                });
+                    return Err(None);
+                }
+                // A replica that is behind counts from an old batch time.
+                if receipt.body.expires > core.trust.time() {
+                    return Ok(receipt);
+                }
             }
             Ok(ClientReply::Refused { refusal: Refusal::Busy | Refusal::Behind, .. }) => {}
+            // The session may be so new that the replica has yet to hear of it.
+            Ok(ClientReply::Refused { refusal: Refusal::Denied, .. }) if refusals < PUT_REFUSALS_MAX => {
+                refusals = refusals.saturating_add(1);
+            }
             Ok(ClientReply::Refused { refusal, text }) => {
                 return Err(Some((refusal, String::from_utf8_lossy(&text).into_owned())));
             }
@@ -147,9 +157,6 @@ fn check_receipt(
         && (receipt.replica, receipt.epoch) == (replica, core.members.epoch());
     if !same {
         return Err("a receipt for other blocks than those sent".to_owned());
-    }
-    if body.expires <= core.trust.time() {
-        return Err("a receipt that has expired already".to_owned());
     }
     let member = core.members.get(replica).ok_or("no such member")?;
     let statement = BlockReceipt::statement(core.cluster_id, receipt.epoch, body);

@@ -285,7 +285,7 @@ impl Client {
     }
 
     /// Keeps a block that was just stored, for whoever reads it next.
-    pub(crate) fn remember(&self, id: Hash, block: &Arc<[u8]>) {
+    pub(crate) fn remember(&self, id: Hash, block: &[u8]) {
         self.blocks.put(id, block);
     }
 

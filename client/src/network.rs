@@ -76,7 +76,7 @@ impl Replicas for Network {
                 let event = match event {
                     LinkEvent::Connected => Event::Connected(replica),
                     LinkEvent::Disconnected => Event::Disconnected(replica),
-                    LinkEvent::Notice(notice) => Event::Notice(replica, notice),
+                    LinkEvent::Notice(notice) => Event::Notice(replica, Box::new(notice)),
                 };
                 if sender.send(event).await.is_err() {
                     return;

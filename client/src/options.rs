@@ -13,6 +13,8 @@ pub const OPERATIONS_WAITING_MAX: usize = 4096;
 pub const BROADCAST_REPLICAS_MAX: usize = 7;
 /// First wait before an envelope is sent again, byte-identical, to all replicas.
 pub const RETRY_FIRST: Duration = Duration::from_millis(500);
+/// The same for the first envelope of a session, which some replicas may not know yet.
+pub const RETRY_FRESH: Duration = Duration::from_millis(40);
 /// Longest wait between two sendings of an envelope.
 pub const RETRY_MAX: Duration = Duration::from_secs(8);
 /// After a COMMIT or results that complete nothing, certified results are asked for after this time.

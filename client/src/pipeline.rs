@@ -22,12 +22,16 @@ use tokio::time::Instant;
 
 use crate::batch::{Batch, Job, Waiter};
 use crate::error::{ClientError, EIO};
-use crate::options::{ENVELOPES_IN_FLIGHT_MAX, OPERATIONS_WAITING_MAX, RESULTS_WAIT, RETRY_FIRST, RETRY_MAX};
+use crate::options::{
+    ENVELOPES_IN_FLIGHT_MAX, OPERATIONS_WAITING_MAX, RESULTS_WAIT, RETRY_FIRST, RETRY_FRESH, RETRY_MAX,
+};
 use crate::trust::Trust;
 
 /// Results of one envelope under different uncertified headers that are kept at once.
 pub(crate) const CANDIDATES_MAX: usize = 8;
 
+/// Retries before the session's row is asked for.
+const ATTEMPTS_BEFORE_RESOLVE: u32 = 2;
 /// First wait before an envelope that was skipped is sent again.
 const RETRY_SKIPPED: Duration = Duration::from_millis(20);
 
@@ -38,10 +42,18 @@ pub(crate) enum Action {
     Send { envelope: Arc<Envelope>, attempt: u32 },
     /// Ask a replica for the results of the envelope that starts at `first`.
     Fetch { first: u64, attempt: u32 },
-    /// The envelope that starts at `first` is past its validity: ask for the session's next number, at a
-    /// height that is at least the floor, as somebody whom the envelope acts as, and call
-    /// [`Pipeline::resolve`].
+    /// The envelope that starts at `first` gets no answer: ask for the session's row, as somebody whom the
+    /// envelope acts as, and call [`Pipeline::resolve`].
     Resolve { first: u64, credential: Credential },
+}
+
+/// What the session's row says at a certified height.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SessionAt {
+    /// The next sequence number; `None` when there is no such session, or it has ended.
+    pub(crate) next: Option<u64>,
+    /// The batch time of that height.
+    pub(crate) time: BatchTime,
 }
 
 /// What became of the session.
@@ -63,6 +75,8 @@ struct Flight {
     waiters: Vec<Waiter>,
     candidates: Vec<(Hash, EnvelopeResults)>,
     attempt: u32,
+    /// First wait before it is sent again.
+    patience: Duration,
     retry_at: Instant,
     fetch_at: Option<Instant>,
     fetches: u32,
@@ -179,6 +193,8 @@ impl Pipeline {
             operations: Bounded::try_from(operations).unwrap_or_default(),
         };
         let digest = body.digest();
+        // Replicas that have yet to hear of a fresh session drop what comes for it.
+        let patience = if first == 1 { RETRY_FRESH } else { RETRY_FIRST };
         let envelope = Arc::new(body.sign(self.signer.as_ref()));
         let flight = Flight {
             envelope: Arc::clone(&envelope),
@@ -186,7 +202,8 @@ impl Pipeline {
             waiters,
             candidates: Vec::new(),
             attempt: 0,
-            retry_at: later(now, RETRY_FIRST),
+            patience,
+            retry_at: later(now, patience),
             fetch_at: None,
             fetches: 0,
             resolving: false,
@@ -344,12 +361,12 @@ impl Pipeline {
         Some(self.send(body.first, self.valid_until(batch_now), content, now))
     }
 
-    /// The session's next number, certified at a height whose time is beyond the validity of the envelope
-    /// that starts at `first`; `None` when the session is gone.
+    /// Acts on the session's row, which somebody read because the envelope that starts at `first` gets no
+    /// answer: replicas do not order what they would skip.
     pub(crate) fn resolve(
         &mut self,
         first: u64,
-        next: Option<u64>,
+        row: SessionAt,
         (now, batch_now): (Instant, BatchTime),
     ) -> (Fate, Vec<Action>) {
         let Some(position) = self.flights.iter().position(|flight| flight.first() == first) else {
@@ -357,17 +374,21 @@ impl Pipeline {
         };
         let Some(flight) = self.flights.get_mut(position) else { return (Fate::Lives, Vec::new()) };
         flight.resolving = false;
-        match next {
-            None => (Fate::Lost, Vec::new()),
-            Some(next) if next > first => {
-                flight.fetch_at = Some(now);
-                (Fate::Lives, Vec::new())
+        let expired = row.time > flight.envelope.body.valid_until;
+        match row.next {
+            Some(next) if next > first => flight.fetch_at = Some(now),
+            Some(_) if expired => {
+                return (Fate::Lives, self.reissue(position, now, batch_now).into_iter().collect());
             }
-            Some(_) => (Fate::Lives, self.reissue(position, now, batch_now).into_iter().collect()),
+            // A registration that is still on its way.
+            None if first == 0 && !expired => {}
+            None => return (Fate::Lost, Vec::new()),
+            Some(_) => {}
         }
+        (Fate::Lives, Vec::new())
     }
 
-    /// A question for the session's next number had no answer: it may be asked again.
+    /// The question for the session's row had no answer: it may be asked again.
     pub(crate) fn unresolved(&mut self, first: u64) {
         if let Some(flight) = self.flights.iter_mut().find(|flight| flight.first() == first) {
             flight.resolving = false;
@@ -395,9 +416,8 @@ impl Pipeline {
         Fate::Lives
     }
 
-    /// What is due: deadlines of callers, retries, fetches, expiry. `certified` is the highest certified
-    /// batch time.
-    pub(crate) fn due(&mut self, now: Instant, certified: BatchTime) -> Vec<Action> {
+    /// What is due: deadlines of callers, retries, fetches, questions for the session's row.
+    pub(crate) fn due(&mut self, now: Instant) -> Vec<Action> {
         self.expire_waiting(now);
         let mut actions = Vec::new();
         for flight in &mut self.flights {
@@ -407,11 +427,11 @@ impl Pipeline {
             let first = flight.first();
             if flight.retry_at <= now {
                 flight.attempt = flight.attempt.saturating_add(1);
-                flight.retry_at = later(now, back_off(RETRY_FIRST, flight.attempt, RETRY_MAX));
+                flight.retry_at = later(now, back_off(flight.patience, flight.attempt, RETRY_MAX));
                 let envelope = Arc::clone(&flight.envelope);
                 actions.push(Action::Send { envelope, attempt: flight.attempt });
                 actions.push(Action::Fetch { first, attempt: flight.attempt });
-                if certified > flight.envelope.body.valid_until && !flight.resolving && first != 0 {
+                if flight.attempt >= ATTEMPTS_BEFORE_RESOLVE && !flight.resolving {
                     flight.resolving = true;
                     if let Some(credential) = flight.envelope.body.credentials.first().cloned() {
                         actions.push(Action::Resolve { first, credential });

@@ -7,9 +7,11 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
 
+type Running<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
 /// A small set of boxed futures with a tag each.
 pub(crate) struct Race<'a, K, T> {
-    running: Vec<(K, Pin<Box<dyn Future<Output = T> + Send + 'a>>)>,
+    running: Vec<(K, Running<'a, T>)>,
 }
 
 impl<'a, K: Copy + Unpin, T> Race<'a, K, T> {

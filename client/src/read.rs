@@ -25,9 +25,8 @@ use crate::replicas::Unreachable;
 const PAUSE_FIRST: Duration = Duration::from_millis(4);
 /// Longest pause between two rounds over all replicas.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
-/// Rounds over all replicas in which a height that was prepared may stay uncommitted before the replicas
-/// are made to commit it.
-const PASSES_BEFORE_AWAIT: u32 = 2;
+/// How long a height that was prepared may stay uncommitted before the replicas are made to commit it.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// What the filesystem answers to a query that is not its own.
 const NO_ANSWER: u16 = quorate_execution::Errno::EOPNOTSUPP.number();
@@ -137,19 +136,28 @@ impl Asking<'_> {
             credential: self.credential.clone(),
             query: self.query.clone(),
         }));
+        let insist = async {
+            if let Some(certificate) = prepared {
+                tokio::time::sleep(PATIENCE).await;
+                self.make_wait(certificate);
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            verdict = self.passes(at_least, &request) => verdict,
+            never = insist => never,
+        }
+    }
+
+    /// Passes over all replicas until one answers or the deadline comes.
+    async fn passes(&self, at_least: Height, request: &Arc<ClientRequest>) -> Result<Verdict, ClientError> {
         let mut pause = PAUSE_FIRST;
-        let mut pass = 0_u32;
         loop {
-            let outcome = self.deadline.run(self.pass(at_least, &request)).await;
-            match outcome {
+            match self.deadline.run(self.pass(at_least, request)).await {
                 Some(Ok(verdict)) => return Ok(verdict),
                 Some(Err(Some(error))) => return Err(error),
                 Some(Err(None)) => {}
                 None => return Err(self.core.unanswered()),
-            }
-            pass = pass.saturating_add(1);
-            if let Some(certificate) = prepared.filter(|_| pass == PASSES_BEFORE_AWAIT) {
-                self.make_wait(certificate);
             }
             if self.deadline.run(tokio::time::sleep(pause)).await.is_none() {
                 return Err(self.core.unanswered());

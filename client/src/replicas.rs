@@ -42,7 +42,7 @@ pub enum Event {
     /// A replica cannot be asked for now.
     Disconnected(ReplicaIndex),
     /// A replica pushed something.
-    Notice(ReplicaIndex, Notice),
+    Notice(ReplicaIndex, Box<Notice>),
 }
 
 /// All replicas of one cluster, with links that heal themselves.

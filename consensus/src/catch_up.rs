@@ -26,6 +26,8 @@ pub(crate) struct CatchUp {
     /// Who was asked, and until when the answer is waited for.
     asked: Option<(ReplicaIndex, Monotonic)>,
     turn: usize,
+    /// When each peer was last sent proposals with a NEW-VIEW.
+    served: BTreeMap<ReplicaIndex, Monotonic>,
 }
 
 impl CatchUp {
@@ -70,8 +72,14 @@ impl Replica {
         let Some(new_view) = self.last_new_view.as_ref().filter(|known| known.view >= view) else { return };
         let message = PeerMessage::NewView((**new_view).clone());
         self.send(to, message);
-        for message in self.proposals_to_repeat() {
-            self.send(to, message);
+        // Proposals are large: a peer gets them once per retry time, however often it asks.
+        let (now, retry) = (self.now, self.configuration.timeouts().resend);
+        let served = self.catch_up.served.get(&to).is_some_and(|at| now.since(*at) < retry);
+        if !served {
+            self.catch_up.served.insert(to, now);
+            for message in self.proposals_to_repeat() {
+                self.send(to, message);
+            }
         }
     }
 

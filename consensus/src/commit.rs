@@ -5,7 +5,7 @@
 //! all heights below it; heights are delivered one by one, each with its own certificate, after this
 //! replica has executed them to the certified header.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_crypto::{Certificate, Hash};
 use quorate_protocol::record::Record;
@@ -161,7 +161,7 @@ impl Replica {
 
     fn after_commit(&mut self, operations: u64) {
         let height = self.committed.height;
-        self.remember(self.committed.hash, height);
+        remember(&mut self.recent, self.committed.hash, height);
         self.decided.remove(&height);
         self.votes.prune(height);
         self.view.prune(height);
@@ -175,15 +175,6 @@ impl Replica {
         self.timers.progress(self.now, self.configuration.timeouts());
         self.drop_contradicted();
         self.changed = true;
-    }
-
-    /// Remembers the header of a committed height.
-    pub(crate) fn remember(&mut self, hash: Hash, height: Height) {
-        self.recent.insert(hash, height);
-        if self.recent.len() > RECENT_MAX {
-            let kept = height.saturating_sub(RECENT_MAX as u64 / 2);
-            self.recent.retain(|_, height| *height > kept);
-        }
     }
 
     /// Drops every block that cannot be committed any more, with all that rests on it.
@@ -225,5 +216,14 @@ impl Replica {
                 self.effects.push(Effect::Returned { envelopes });
             }
         }
+    }
+}
+
+/// Remembers the header of a committed height.
+pub(crate) fn remember(recent: &mut BTreeMap<Hash, Height>, hash: Hash, height: Height) {
+    recent.insert(hash, height);
+    if recent.len() > RECENT_MAX {
+        let kept = height.saturating_sub(RECENT_MAX as u64 / 2);
+        recent.retain(|_, height| *height > kept);
     }
 }

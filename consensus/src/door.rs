@@ -4,7 +4,7 @@
 //! and certificate that a decision may rest on holds. Cheap checks come before costly ones, and nothing
 //! here changes any state (hazard AU6).
 
-use quorate_crypto::{Certificate, CertificateError, Hash, SignatureError, Verifier, encode};
+use quorate_crypto::{Certificate, CertificateError, Hash, SignatureError, Verifier};
 use quorate_protocol::limits::{ENVELOPE_BYTES_MAX, OPERATIONS_PER_PROPOSAL_MAX, PROPOSAL_BYTES_MAX};
 use quorate_protocol::peer::{Batch, CommittedBatch};
 use quorate_protocol::view_change::{NewView, Rank, Resign, SignedClaim, ViewChange};
@@ -227,7 +227,7 @@ impl Door<'_> {
         let proposal = &message.proposal;
         let operations = usize::try_from(proposal.operation_count()).unwrap_or(usize::MAX);
         ensure(operations <= OPERATIONS_PER_PROPOSAL_MAX, WHAT, "too many operations")?;
-        ensure(encode(proposal).len() <= PROPOSAL_BYTES_MAX, WHAT, "too many bytes")?;
+        ensure(length_of(proposal) <= PROPOSAL_BYTES_MAX, WHAT, "too many bytes")?;
         let cluster = *self.configuration.cluster();
         let digest = proposal.digest(&cluster, message.epoch, message.height);
         let statement = PrePrepare::statement(cluster, message.epoch, message.view, message.height, digest);
@@ -242,8 +242,7 @@ impl Door<'_> {
         const WHAT: &str = "envelope";
         ensure(envelope.body.cluster == *self.configuration.cluster(), WHAT, "of another cluster")?;
         ensure(!envelope.body.operations.is_empty(), WHAT, "no operations")?;
-        let length = encode(envelope).len();
-        ensure(length <= ENVELOPE_BYTES_MAX, WHAT, "too many bytes")?;
+        ensure(length_of(envelope) <= ENVELOPE_BYTES_MAX, WHAT, "too many bytes")?;
         let digest = envelope.body.digest();
         if !self.known.is_known(&digest, envelope) {
             envelope.verify(self.verifier).map_err(|error| Rejection::Envelope { index, error })?;
@@ -356,4 +355,9 @@ impl Door<'_> {
 /// The rank of a certificate.
 pub(crate) const fn rank(certificate: &Certificate) -> Rank {
     Rank { view: certificate.view, height: certificate.height }
+}
+
+/// Encoded bytes.
+fn length_of<T: borsh::BorshSerialize>(value: &T) -> usize {
+    borsh::object_length(value).unwrap_or(usize::MAX)
 }

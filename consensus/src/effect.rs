@@ -41,6 +41,7 @@ pub enum HaltReason {
 /// Two signed statements of one replica of which an honest one makes only one. The first seen stays in
 /// force. What is done with them belongs to the monitor and the auditor.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "rare, and moved once")]
 pub enum Evidence {
     /// Two proposals of a leader at one (epoch, view, height).
     ConflictingPrePrepare {
@@ -60,6 +61,7 @@ pub enum Evidence {
 
 /// One thing to do.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "moved once each; a box would cost an allocation per height")]
 pub enum Effect {
     /// Send to one replica.
     Send {

@@ -47,6 +47,10 @@ impl Replica {
             return;
         }
         let view = self.view.number;
+        if self.claim.as_ref().is_some_and(|claim| claim.view >= view) {
+            // This view or a later one has begun already.
+            return;
+        }
         let candidates: Vec<ViewChange> =
             self.view_changes.values().filter(|known| known.claim.body.view == view).cloned().collect();
         if candidates.len() < self.configuration.quorum() {
@@ -58,7 +62,7 @@ impl Replica {
             return;
         }
         // The highest claims, so that as little as possible of what was prepared is dropped.
-        supported.sort_by(|a, b| b.claim.body.rank.cmp(&a.claim.body.rank));
+        supported.sort_by_key(|candidate| std::cmp::Reverse(candidate.claim.body.rank));
         supported.truncate(self.configuration.quorum());
         let certificates = supported.iter().filter_map(|candidate| candidate.certificate.as_ref());
         let base = certificates

@@ -15,6 +15,7 @@ use quorate_protocol::{BatchTime, Height, View, Vote, VoteKind};
 
 use crate::block::{Block, Blocks};
 use crate::catch_up::CatchUp;
+use crate::commit::remember;
 use crate::configuration::Configuration;
 use crate::door::rank;
 use crate::effect::Effect;
@@ -181,7 +182,7 @@ impl<'a> Replay<'a> {
         }
         self.committed =
             Tip { height, header, hash, operations, certificate: Some(certificate), wake_at: None };
-        self.recent.insert(hash, height);
+        remember(&mut self.recent, hash, height);
         self.votes.prune(height);
         let kept = self.blocks.iter().filter(|block| block.height > height).map(|block| block.digest);
         let kept: BTreeSet<Hash> = kept.collect();
@@ -337,6 +338,9 @@ impl Replica {
             } else {
                 self.suspicion = Some(Suspicion::Restarted);
             }
+        }
+        if let Some(claim) = self.claim.clone() {
+            self.note_certified_view(&claim);
         }
         self.timers.progress_at = self.now;
         self.timers.repeat_now(self.now);

@@ -135,6 +135,7 @@ pub(crate) struct Pending {
 
 /// Something that waits for the records of this step.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "moved once each, within a step")]
 pub(crate) enum Dependent {
     Vote(Vote),
     Effect(Effect),
@@ -350,8 +351,14 @@ impl Replica {
     }
 
     /// Whether votes may be issued in the view at hand.
-    pub(crate) const fn is_active(&self) -> bool {
-        self.view.entered && self.halted.is_none()
+    pub(crate) fn is_active(&self) -> bool {
+        self.view.entered && self.halted.is_none() && !self.is_superseded()
+    }
+
+    /// Whether the claim proves that a later view has begun. No quorum can be had in this one any more, and
+    /// what is committed may not be what this view stands on: its NEW-VIEW is waited for.
+    pub(crate) fn is_superseded(&self) -> bool {
+        self.claim_rank().view > self.view.number
     }
 
     pub(crate) fn is_leader(&self) -> bool {

@@ -118,8 +118,11 @@ impl Replica {
     /// Leaves the view at hand if there is a reason to.
     pub(crate) fn check_views(&mut self) {
         let next = self.view.number.saturating_add(1);
-        if let Some(view) = self.joinable_view().filter(|view| *view > self.view.number) {
+        let least = next.max(self.claim_rank().view.saturating_add(1));
+        if let Some(view) = self.joinable_view().filter(|view| *view >= least) {
             self.start_view_change(view, Cause::Failure);
+        } else if self.is_superseded() {
+            // A claim precedes the view that it is made for; the later view has begun and is fetched.
         } else if self.is_resigned() {
             self.start_view_change(next, Cause::HandOver);
         } else if self.view.entered && self.suspecting() >= self.configuration.weak_quorum() {
@@ -146,7 +149,10 @@ impl Replica {
                 }
             }
             Some(at) if at <= self.now => {
-                self.start_view_change(view.saturating_add(1), Cause::Failure);
+                self.timers.new_view_at = None;
+                if !self.is_superseded() {
+                    self.start_view_change(view.saturating_add(1), Cause::Failure);
+                }
             }
             Some(_) => {}
         }

@@ -54,7 +54,7 @@ impl Outcomes {
 
     /// Byte and mask of an operation.
     fn place(sequence: u64) -> (usize, u8) {
-        let bit = usize::try_from(sequence % OUTCOMES_MAX as u64).unwrap_or(0);
+        let bit = usize::try_from(sequence.checked_rem(OUTCOMES_MAX as u64).unwrap_or(0)).unwrap_or(0);
         (bit / 8, 1_u8.rotate_left(u32::try_from(bit % 8).unwrap_or(0)))
     }
 

@@ -125,7 +125,8 @@ impl<'a, B: Base> Overlay<'a, B> {
 
     /// Keeps what the operation changed.
     pub(crate) fn keep(&mut self) {
-        self.batch.append(&mut self.operation);
+        // Not `append`, which rebuilds the whole map for each operation.
+        self.batch.extend(std::mem::take(&mut self.operation));
         self.limit = u64::MAX;
     }
 
@@ -226,3 +227,6 @@ impl<B: Base> View for Overlay<'_, B> {
         self.operation.insert(key, None);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -42,8 +42,9 @@ fn main() -> ExitCode {
 /// Logs go to standard error, without colours when that is a file.
 fn start_logging(level: &str) {
     use std::io::IsTerminal as _;
-    let filter = tracing_subscriber::EnvFilter::try_new(level)
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    // fuser warns of every request that is not implemented, which is how the kernel learns it.
+    let filter = tracing_subscriber::EnvFilter::try_new(format!("fuser=error,{level}"))
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("fuser=error,warn"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -3,7 +3,7 @@
 //! Invariant: tables hold only what a live connection asked for, bounded per connection, and lose all of it
 //! when the connection ends.
 
-use quorate_crypto::Hash;
+use quorate_crypto::{Certificate, Hash};
 use quorate_execution::Executed;
 use quorate_protocol::client::{ClientReply, Notice, Refusal};
 use quorate_protocol::query::ReadRequest;
@@ -37,13 +37,20 @@ struct Route {
     results: bool,
 }
 
+/// Envelopes of routed sessions in one proposal.
+struct Proposed {
+    envelopes: Vec<(SessionId, u64)>,
+    /// Whether the results have left.
+    answered: bool,
+}
+
 /// The tables.
 #[derive(Default)]
 pub struct Clients {
     routes: BTreeMap<SessionId, Route>,
     sessions: BTreeMap<ConnectionId, BTreeSet<SessionId>>,
     /// Envelopes of routed sessions in proposals that are not committed yet.
-    proposed: BTreeMap<Hash, Vec<(SessionId, u64)>>,
+    proposed: BTreeMap<Hash, Proposed>,
     waiting: VecDeque<WaitingRead>,
 }
 
@@ -81,7 +88,7 @@ impl Clients {
             .map(|envelope| (envelope.body.session, envelope.body.first))
             .collect();
         if !waiting.is_empty() {
-            self.proposed.insert(digest, waiting);
+            self.proposed.insert(digest, Proposed { envelopes: waiting, answered: false });
         }
     }
 
@@ -90,36 +97,49 @@ impl Clients {
         self.proposed.remove(digest);
     }
 
-    /// The proposal is committed: its COMMITs and results have left.
-    pub fn committed(&mut self, digest: &Hash) {
-        self.proposed.remove(digest);
+    /// The proposal is committed. Whoever chose this replica for the results has them now, even if this
+    /// replica learned of the certificate before it could vote.
+    pub fn committed(&mut self, digest: &Hash, executed: &Executed, certificate: &Certificate) {
+        if let Some(proposed) = self.proposed.remove(digest)
+            && !proposed.answered
+        {
+            self.send_results(&proposed.envelopes, executed, Some(certificate));
+        }
+    }
+
+    fn send_results(&self, envelopes: &[(SessionId, u64)], executed: &Executed, certificate: Option<&Certificate>) {
+        for (session, first) in envelopes {
+            if let Some(route) = self.routes.get(session)
+                && route.results
+                && let Some(index) = executed.receipts.find(session, *first)
+                && let Some(results) =
+                    executed.receipts.results(executed.state.header(), index, certificate.cloned())
+            {
+                route.connection.notify(&Notice::Results(results));
+            }
+        }
     }
 
     /// Sends a COMMIT of this replica to the clients of the batch; those that chose this replica get their
     /// results first, so that they hold the header when the last COMMIT arrives.
-    pub fn committing(&self, vote: &Vote, digest: Hash, executed: Option<&Arc<Executed>>) {
-        let Some(waiting) = self.proposed.get(&digest) else { return };
-        let mut told = BTreeSet::new();
-        for (session, first) in waiting {
-            let Some(route) = self.routes.get(session) else { continue };
-            if route.results
-                && let Some(executed) = executed
-                && let Some(index) = executed.receipts.find(session, *first)
-                && let Some(results) = executed.receipts.results(executed.state.header(), index, None)
-            {
-                route.connection.notify(&Notice::Results(results));
-            }
-            told.insert(*session);
+    pub fn committing(&mut self, vote: &Vote, digest: Hash, executed: Option<&Arc<Executed>>) {
+        let Some(mut proposed) = self.proposed.remove(&digest) else { return };
+        if let Some(executed) = executed
+            && !proposed.answered
+        {
+            self.send_results(&proposed.envelopes, executed, None);
+            proposed.answered = true;
         }
-        let mut connections = BTreeSet::new();
-        for session in told {
-            let Some(route) = self.routes.get(&session) else { continue };
-            if connections.insert(route.connection.id())
+        let mut told = BTreeSet::new();
+        for (session, _) in &proposed.envelopes {
+            let Some(route) = self.routes.get(session) else { continue };
+            if told.insert(route.connection.id())
                 && let Ok(votes) = vec![vote.clone()].try_into()
             {
                 route.connection.notify(&Notice::Commits(votes));
             }
         }
+        self.proposed.insert(digest, proposed);
     }
 
     /// Lets a read wait for its height; refuses it when too many do.

@@ -10,6 +10,9 @@ use quorate_crypto::{Certificate, Hash};
 use quorate_protocol::{Header, Height, PeerMessage, Proposal};
 use std::sync::Arc;
 
+/// Operations of a batch that is executed on the loop's own thread: some hundred microseconds at most.
+const INLINE_OPERATIONS_MAX: u64 = 4;
+
 impl Node {
     /// Carries out one effect.
     pub(crate) fn perform(&mut self, effect: Effect) {
@@ -75,7 +78,14 @@ impl Node {
                 std::process::exit(crate::EXIT_DEFECT);
             }
         };
-        self.executor.execute(Job { height, digest, parent: state, proposal });
+        let job = Job { height, digest, parent: state, proposal };
+        if job.proposal.operation_count() <= INLINE_OPERATIONS_MAX {
+            // Cheaper than waking the thread and being woken by it.
+            let outcome = self.executor.execute_here(job);
+            self.on_executed(outcome);
+        } else {
+            self.executor.execute(job);
+        }
     }
 
     pub(crate) fn on_executed(&mut self, outcome: Outcome) {
@@ -105,10 +115,11 @@ impl Node {
         };
         assert_eq!(executed.state.header().hash(), header.hash(), "consensus committed another header");
         self.state = executed.state.clone();
+        self.certificate = Some(certificate.clone());
         self.blocks.committed(&executed);
         self.keeper.committed(self.last_token, Arc::clone(&executed));
+        self.clients.committed(&digest, &executed, &certificate);
         self.history.committed(&executed, certificate);
-        self.clients.committed(&digest);
         self.answer_waiting_reads();
     }
 

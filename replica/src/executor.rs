@@ -6,13 +6,16 @@
 use quorate_crypto::{Hash, MemberSet, Verifier};
 use quorate_execution::{Environment, Executed, State, StaticFault};
 use quorate_protocol::{Height, Proposal};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 /// Proposals that may wait for execution.
 pub const JOBS_MAX: usize = 256;
+
+/// Proposals that wait for the thread, and whether they are still wanted.
+type Waiting = Mutex<BTreeMap<Hash, bool>>;
 
 /// A proposal to execute.
 pub struct Job {
@@ -38,8 +41,10 @@ pub struct Outcome {
 
 /// The thread's handle.
 pub struct Executor {
+    surroundings: Surroundings,
     jobs: Option<SyncSender<Job>>,
-    cancelled: Arc<Mutex<BTreeSet<Hash>>>,
+    /// What waits, and whether it is still wanted.
+    waiting: Arc<Waiting>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -72,18 +77,23 @@ impl Executor {
         deliver: impl Fn(Outcome) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (jobs, waiting) = sync_channel(JOBS_MAX);
-        let cancelled = Arc::new(Mutex::new(BTreeSet::new()));
-        let skip = Arc::clone(&cancelled);
+        let marks = Arc::new(Waiting::default());
+        let skip = Arc::clone(&marks);
+        let own = surroundings.clone();
         let thread = std::thread::Builder::new()
             .name("execution".to_owned())
             .spawn(move || work(&surroundings, &waiting, &skip, deliver))?;
-        Ok(Self { jobs: Some(jobs), cancelled, thread: Some(thread) })
+        Ok(Self { surroundings: own, jobs: Some(jobs), waiting: marks, thread: Some(thread) })
+    }
+
+    /// Executes a small proposal on the caller's thread.
+    pub fn execute_here(&self, job: Job) -> Outcome {
+        run(&self.surroundings, job)
     }
 
     /// Gives a proposal to the thread.
     pub fn execute(&self, job: Job) {
-        // The set only grows by digests that are still under way; one that comes again is wanted again.
-        self.cancelled.lock().unwrap_or_else(PoisonError::into_inner).remove(&job.digest);
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(job.digest, true);
         if let Some(jobs) = &self.jobs {
             // Fails only when the thread has ended, which a panic in it reports on its own.
             let _ = jobs.send(job);
@@ -92,7 +102,9 @@ impl Executor {
 
     /// Drops a proposal that still waits.
     pub fn cancel(&self, digest: Hash) {
-        self.cancelled.lock().unwrap_or_else(PoisonError::into_inner).insert(digest);
+        if let Some(wanted) = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&digest) {
+            *wanted = false;
+        }
     }
 }
 
@@ -108,14 +120,19 @@ impl Drop for Executor {
 fn work(
     surroundings: &Surroundings,
     jobs: &Receiver<Job>,
-    cancelled: &Mutex<BTreeSet<Hash>>,
+    marks: &Waiting,
     deliver: impl Fn(Outcome),
 ) {
-    for Job { height, digest, parent, proposal } in jobs.iter() {
-        if cancelled.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest) {
-            continue;
+    for job in jobs.iter() {
+        let wanted = marks.lock().unwrap_or_else(PoisonError::into_inner).remove(&job.digest);
+        if wanted == Some(true) {
+            deliver(run(surroundings, job));
         }
-        let executed = parent.execute(&surroundings.environment(), height, &proposal, digest).map(Arc::new);
-        deliver(Outcome { height, digest, executed });
     }
+}
+
+fn run(surroundings: &Surroundings, job: Job) -> Outcome {
+    let Job { height, digest, parent, proposal } = job;
+    let executed = parent.execute(&surroundings.environment(), height, &proposal, digest).map(Arc::new);
+    Outcome { height, digest, executed }
 }

@@ -28,6 +28,8 @@ impl Node {
             }
             PeerMessage::Forward(envelope) => self.on_envelope(envelope),
             message => {
+                // Votes that can decide nothing any more are dropped before their signatures are checked.
+                let Some(message) = self.consensus.screen(message) else { return };
                 let configuration = self.consensus.configuration();
                 match door::verify(configuration, self.verifier.as_ref(), &self.consensus, from, message) {
                     Ok(message) => self.step(Input::Message { from, message }),

@@ -121,6 +121,7 @@ pub fn recover_state(
     surroundings: &Surroundings,
 ) -> Result<(State, Arc<Database>), ReplicaError> {
     let options = StateOptions::default();
+    refuse_lost_log(directory, &options, archive)?;
     match load(directory, &options, genesis, archive) {
         Ok((state, database)) => replay(state, database, archive, surroundings),
         Err(error) => {
@@ -129,6 +130,20 @@ pub fn recover_state(
             let (state, database) = load(directory, &options, genesis, archive)?;
             replay(state, database, archive, surroundings)
         }
+    }
+}
+
+/// The database is written after the log is synced: if it is ahead, the log has lost its end, and with it
+/// what forbids a second, different vote (rule R2). Such a replica must not vote again.
+fn refuse_lost_log(directory: &Directory, options: &StateOptions, archive: &Archive) -> Result<(), ReplicaError> {
+    let applied = Database::open(directory, options).ok().and_then(|database| database.applied_height());
+    let committed = archive.committed_height();
+    match applied {
+        Some(height) if height > committed => {
+            let what = format!("the state was saved there, but the log ends at {committed}: its end is lost");
+            Err(ReplicaError::Recovery { height, what })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -174,10 +189,6 @@ fn replay(
     surroundings: &Surroundings,
 ) -> Result<(State, Arc<Database>), ReplicaError> {
     let committed = archive.committed_height();
-    if state.height() > committed {
-        let what = format!("the saved state is ahead of the log, which ends at {committed}");
-        return Err(ReplicaError::Recovery { height: state.height(), what });
-    }
     while state.height() < committed {
         let height = state.height().saturating_add(1);
         let broken = |what: String| ReplicaError::Recovery { height, what };

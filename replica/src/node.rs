@@ -12,7 +12,7 @@ use crate::executor::{Executor, Outcome};
 use crate::history::History;
 use crate::keeper::StateKeeper;
 use quorate_consensus::{Effect, Input, Monotonic, Replica, Token};
-use quorate_crypto::{Ed25519Verifier, Hash};
+use quorate_crypto::{Certificate, Ed25519Verifier, Hash};
 use quorate_execution::{Executed, State};
 use quorate_protocol::record::Record;
 use quorate_protocol::{PeerMessage, Vote};
@@ -52,8 +52,10 @@ pub struct Node {
     pub(crate) history: History,
     pub(crate) peers: PeerNetwork,
     pub(crate) clients: Clients,
-    /// The committed state.
+    /// The committed state, and the certificate of its header; consensus may be some heights ahead of both
+    /// while the effects of one step are carried out.
     pub(crate) state: State,
+    pub(crate) certificate: Option<Certificate>,
     /// Executed proposals above the committed height, by digest.
     pub(crate) speculative: BTreeMap<Hash, Arc<Executed>>,
     pub(crate) held: VecDeque<Held>,

@@ -111,18 +111,13 @@ impl Node {
             Ok(answered) => match answered.proof.try_into() {
                 Ok(proof) => ClientReply::Read(ReadAnswer {
                     header: self.state.header().clone(),
-                    certificate: self.certificate(),
+                    certificate: self.certificate.clone(),
                     proof,
                 }),
                 Err(_) => refused(Refusal::Invalid, "the answer is too large: ask for less"),
             },
             Err(error) => refused(Refusal::Invalid, &error.to_string()),
         }
-    }
-
-    /// The certificate of the committed state.
-    fn certificate(&self) -> Option<Certificate> {
-        self.consensus.committed_certificate().cloned()
     }
 
     /// Answers the reads whose height is here now.
@@ -231,7 +226,7 @@ impl Node {
             voting: status.may_prepare && status.entered,
             committed: self.state.height(),
             header: self.state.header().clone(),
-            certificate: self.certificate(),
+            certificate: self.certificate.clone(),
             peers: self.peers.connected().try_into().unwrap_or_default(),
             pending: u32::try_from(status.pool).unwrap_or(u32::MAX),
             block_bytes: self.blocks.bytes(),

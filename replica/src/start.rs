@@ -115,7 +115,9 @@ fn assemble(
     let signer = Ed25519Signer::new(seed.derive(Role::Blocks));
     let place = (me, cluster.members().n());
     let blocks = BlockKeeper::start(directory, &state, transport.peers.clone(), place, signer)?;
+    let certificate = consensus.committed_certificate().cloned();
     let mut node = Node {
+        certificate,
         consensus,
         verifier,
         disk,

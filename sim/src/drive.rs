@@ -6,12 +6,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use quorate_consensus::{Effect, Input, NoEnvelopes, door};
+use quorate_consensus::{Effect, Evidence, Input, NoEnvelopes, door};
 use quorate_crypto::{decode, encode};
 use quorate_execution::Environment;
 use quorate_protocol::view_change::Suspicion;
 use quorate_protocol::{PeerMessage, ReplicaIndex, Vote, VoteKind};
 
+use crate::byzantine::Behaviour;
 use crate::describe;
 use crate::marks::Mark;
 use crate::mutant::Mutant;
@@ -132,17 +133,27 @@ impl World {
                 memory.timer += 1;
                 self.queue.push(due, Event::Timer(index, node.life, memory.timer));
             }
+            Effect::Halt { .. } | Effect::Evidence(_) if self.behaviour(index).is_some() => {}
             Effect::Halt { reason } => {
                 return broken("a correct replica goes on", format!("replica {index}: {reason}"))
                     .map(|()| false);
             }
-            Effect::Evidence(evidence) => {
-                self.marks.hit(Mark::Evidence);
-                return broken("no evidence against a correct replica", format!("{evidence:?}"))
-                    .map(|()| false);
-            }
+            Effect::Evidence(evidence) => self.evidence(&evidence)?,
         }
         Ok(true)
+    }
+
+    /// A replica shows that another one contradicted itself.
+    fn evidence(&mut self, evidence: &Evidence) -> Verdict {
+        self.marks.hit(Mark::Evidence);
+        let culprit = match evidence {
+            Evidence::ConflictingPrePrepare { first, .. } => self.genesis.members.leader(first.view),
+            Evidence::ConflictingVotes { first, .. } => first.replica,
+        };
+        match self.behaviour(culprit) {
+            Some(_) => Ok(()),
+            None => broken("no evidence against a correct replica", format!("{evidence:?}")),
+        }
     }
 
     /// A message leaves a replica: the oracle hears it, then the network takes it.
@@ -152,6 +163,14 @@ impl World {
         to: ReplicaIndex,
         message: &Arc<PeerMessage>,
     ) -> Verdict {
+        let bent = match self.behaviour(from) {
+            None => None,
+            Some(behaviour) => match self.bend(behaviour, from, to, message) {
+                None => return Ok(()),
+                bent => bent,
+            },
+        };
+        let message = bent.as_ref().unwrap_or(message);
         let now = self.queue.now();
         let [kind, place, digest] = describe::operands(message);
         let route = u64::from(from) << 8 | u64::from(to);
@@ -355,7 +374,9 @@ impl World {
         if finished.header.height != height {
             return broken("the certificate is the header's", format!("replica {index} height {height}"));
         }
-        self.oracle.committed(index, digest, &proposal, &finished)?;
+        if !self.plan.byzantine.contains_key(&index) {
+            self.oracle.committed(index, digest, &proposal, &finished)?;
+        }
         memory.finish(height, digest, finished);
         let mut answers = Vec::new();
         for (envelope, session, first) in envelopes {
@@ -396,12 +417,19 @@ impl World {
         self.trace.note(self.queue.now(), 7, [route, operands[0], operands[1], operands[2]], || {
             format!("{to} <- {from}: {}", describe::words(&message))
         });
+        if self.behaviour(to) == Some(Behaviour::Echoing) {
+            self.echo(to, &message)?;
+        }
         if let PeerMessage::Forward(envelope) = message {
             return self.submitted(to, &envelope);
         }
         let configuration = &self.configurations[usize::from(to)];
         match door::verify(configuration, self.verifier.as_ref(), &NoEnvelopes, from, message) {
             Ok(message) => self.feed(to, Input::Message { from, message }),
+            Err(_) if self.behaviour(from).is_some() => {
+                self.marks.hit(Mark::Rejected);
+                Ok(())
+            }
             Err(rejection) => {
                 broken("a correct replica's message passes the door", format!("{from} to {to}: {rejection}"))
             }

@@ -5,6 +5,7 @@
 //! Invariant: a run is a function of its plan; the same plan gives byte-identical traces anywhere.
 #![forbid(unsafe_code)]
 
+pub mod byzantine;
 pub mod cast;
 pub mod client;
 mod describe;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use quorate_sim::mutant::Mutant;
 use quorate_sim::plan::Plan;
-use quorate_sim::run::{Outcome, Summary, run_plan, run_seeds};
+use quorate_sim::run::{Outcome, Summary, run_crashes, run_plan, run_seeds};
 use quorate_sim::trace::{SECOND, Story};
 
 /// Simulates whole clusters deterministically and checks that no rule is ever broken.
@@ -43,6 +43,18 @@ enum Command {
         /// Stops after so many minutes.
         #[arg(long)]
         minutes: Option<u64>,
+    },
+    /// Runs a seed without other troubles, once for every effect of one replica, before which it crashes.
+    Crashes {
+        /// The seed.
+        #[arg(long)]
+        seed: u64,
+        /// The replica.
+        #[arg(long, default_value_t = 0)]
+        replica: u8,
+        /// Threads.
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
     },
 }
 
@@ -78,19 +90,24 @@ fn parse_range(text: &str) -> Result<std::ops::Range<u64>, String> {
     if range.is_empty() { Err("no seeds in this range".to_owned()) } else { Ok(range) }
 }
 
+fn progress(done: u64, elapsed: Duration) {
+    eprintln!("{done} seeds, {:.0} seeds/s", done as f64 / elapsed.as_secs_f64());
+}
+
+// `main` silences the panic hook for many seeds: what panics is reported with its seed.
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let mutant = arguments.mutant.map(Mutant::from);
     let plan = |seed| Plan { mutant, ..Plan::new(seed) };
     match (arguments.command, arguments.seed) {
         (Some(Command::Run { seeds, jobs, minutes }), None) => {
-            // What panics is reported with its seed; the default hook would only add noise.
             std::panic::set_hook(Box::new(|_| ()));
             let limit = minutes.map(|minutes| Duration::from_secs(minutes * 60));
-            let progress = |done: u64, elapsed: Duration| {
-                eprintln!("{done} seeds, {:.0} seeds/s", done as f64 / elapsed.as_secs_f64());
-            };
             report(&run_seeds(seeds, jobs, limit, plan, progress))
+        }
+        (Some(Command::Crashes { seed, replica, jobs }), None) => {
+            std::panic::set_hook(Box::new(|_| ()));
+            report_crashes(seed, replica, &run_crashes(seed, replica, jobs, progress))
         }
         (None, Some(seed)) => tell(plan(seed), arguments.trace),
         _ => {
@@ -125,6 +142,16 @@ fn report(summary: &Summary) -> ExitCode {
         println!("{}", Plan::new(*seed));
     }
     ExitCode::from(1)
+}
+
+/// The summary of crashes at every effect.
+fn report_crashes(seed: u64, replica: u8, summary: &Summary) -> ExitCode {
+    println!("seed {seed}: replica {replica} crashed before each of {} effects", summary.seeds);
+    println!("marks: {}", summary.marks);
+    for (effect, failure) in &summary.failures {
+        println!("effect {effect} FAILED: {failure}");
+    }
+    if summary.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
 /// One seed, in words if wanted.

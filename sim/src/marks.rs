@@ -65,6 +65,10 @@ pub enum Mark {
     ReadAnswered,
     /// A replica contradicted itself and another one noticed.
     Evidence,
+    /// A message of a Byzantine replica was turned away at a door.
+    Rejected,
+    /// A run with Byzantine replicas.
+    Byzantine,
     /// A run on real execution.
     RealExecution,
     /// A run with Ed25519.
@@ -105,6 +109,8 @@ pub const ALL: [Mark; MARKS] = [
     Mark::Awaited,
     Mark::ReadAnswered,
     Mark::Evidence,
+    Mark::Rejected,
+    Mark::Byzantine,
     Mark::RealExecution,
     Mark::RealSignatures,
 ];

@@ -3,10 +3,14 @@
 //! Invariant: a plan depends on the seed alone. Each kind of trouble is switched on or off as a whole for a
 //! run (swarm testing), because mixtures of everything hide what needs one kind in abundance.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use quorate_consensus::{Parameters, PoolBounds, ProposalBounds, Timeouts};
+use quorate_crypto::faults;
+use quorate_protocol::ReplicaIndex;
 
+use crate::byzantine::Behaviour;
 use crate::cast::Scheme;
 use crate::client::{Addressing, ClientPlan};
 use crate::faults::{Fault, FaultKind, Scheduled, schedule};
@@ -21,6 +25,14 @@ use crate::trace::{MILLISECOND, SECOND};
 pub const REAL_EXECUTION_ONE_IN: u64 = 16;
 /// One seed in this many signs with Ed25519.
 pub const ED25519_ONE_IN: u64 = 64;
+/// One seed in this many has Byzantine replicas.
+pub const BYZANTINE_ONE_IN: u64 = 4;
+/// After the calm everything must be done within this many of the longest back-offs ..
+pub const RECOVERY_BACK_OFFS: u64 = 10;
+/// .. and this many hand-over times.
+pub const RECOVERY_HAND_OVERS: u64 = 4;
+/// In a run without troubles the request time-out is so many times that of the plan.
+pub const UNTROUBLED_PATIENCE: u64 = 8;
 /// Most clients of a run.
 pub const CLIENTS_MAX: u64 = 4;
 /// Most readers of a run.
@@ -79,6 +91,8 @@ pub struct Plan {
     pub clocks: Vec<Clock>,
     /// Clients.
     pub clients: Vec<ClientPlan>,
+    /// Byzantine replicas, at most f.
+    pub byzantine: BTreeMap<ReplicaIndex, Behaviour>,
     /// Readers.
     pub readers: Vec<ReaderPlan>,
     /// Faults with their times, ascending.
@@ -104,7 +118,7 @@ impl Plan {
         let span = timeouts.request * random.between(8, 30);
         let clients = clients(random, n, span, &timeouts);
         let count = if kinds.is_empty() { 0 } else { random.between(1, FAULTS_MAX) };
-        let faults = schedule(random, n, &kinds, count, span, &timeouts);
+        let troubles = schedule(random, n, &kinds, count, span, &timeouts);
         let parameters = Parameters { timeouts, proposal: proposal(random), pool: PoolBounds::default() };
         Self {
             seed,
@@ -121,19 +135,21 @@ impl Plan {
             clocks: clocks(random, n, &timeouts),
             clients,
             readers: readers(random, span, &timeouts),
-            faults,
+            byzantine: byzantine(random, n),
+            faults: troubles,
             calm_at: span,
-            patience: 40 * timeouts.back_off_max + 40 * timeouts.hand_over,
+            patience: RECOVERY_BACK_OFFS * timeouts.back_off_max + RECOVERY_HAND_OVERS * timeouts.hand_over,
             mutant: None,
         }
     }
 
-    /// The same run without any trouble.
+    /// The same run without any trouble, and with time-outs that an undisturbed cluster never meets.
     #[must_use]
     pub fn untroubled(seed: u64) -> Self {
-        let plan = Self::new(seed);
+        let mut plan = Self::new(seed);
+        plan.parameters.timeouts.request *= UNTROUBLED_PATIENCE;
         let clocks = vec![Clock::default(); plan.n];
-        Self { weather: Weather::CALM, faults: Vec::new(), clocks, ..plan }
+        Self { weather: Weather::CALM, faults: Vec::new(), clocks, byzantine: BTreeMap::new(), ..plan }
     }
 }
 
@@ -210,6 +226,15 @@ fn clients(random: &mut Random, n: usize, span: u64, timeouts: &Timeouts) -> Vec
     (0..count).map(|_| client()).collect()
 }
 
+/// In one seed of [`BYZANTINE_ONE_IN`] 1 to f replicas are Byzantine.
+fn byzantine(random: &mut Random, n: usize) -> BTreeMap<ReplicaIndex, Behaviour> {
+    if !random.one_in(BYZANTINE_ONE_IN) {
+        return BTreeMap::new();
+    }
+    let count = random.between(1, faults(n) as u64);
+    (0..count).map(|_| (random.below(n as u64) as ReplicaIndex, Behaviour::draw(random, n))).collect()
+}
+
 fn readers(random: &mut Random, span: u64, timeouts: &Timeouts) -> Vec<ReaderPlan> {
     let reader = |random: &mut Random| ReaderPlan {
         think: span / random.pick(&[4, 16]),
@@ -240,6 +265,9 @@ impl fmt::Display for Plan {
         }
         for Scheduled { at, fault } in &self.faults {
             writeln!(formatter, "  {} {}", crate::trace::clock(*at), Fault::words(fault))?;
+        }
+        for (index, behaviour) in &self.byzantine {
+            writeln!(formatter, "  replica {index} is Byzantine: {behaviour:?}")?;
         }
         if let Some(mutant) = self.mutant {
             writeln!(formatter, "  broken on purpose: {mutant:?}")?;

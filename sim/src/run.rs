@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use quorate_crypto::Hash;
-use quorate_protocol::Height;
+use quorate_protocol::{Height, ReplicaIndex};
 
 use crate::cast::Scheme;
+use crate::faults::{Fault, Scheduled, Target};
 use crate::machine::Execution;
 use crate::marks::{Mark, Marks};
 use crate::oracle::Violation;
@@ -49,6 +50,7 @@ pub struct Outcome {
 pub fn run_plan(plan: Plan, story: Story) -> Outcome {
     let seed = plan.seed;
     let (scheme, execution) = (plan.scheme, plan.execution);
+    let byzantine = !plan.byzantine.is_empty();
     let (calm_at, patience) = (plan.calm_at, plan.patience);
     let mut world = match World::new(plan, story) {
         Ok(world) => world,
@@ -56,6 +58,9 @@ pub fn run_plan(plan: Plan, story: Story) -> Outcome {
     };
     if scheme == Scheme::Ed25519 {
         world.marks.hit(Mark::RealSignatures);
+    }
+    if byzantine {
+        world.marks.hit(Mark::Byzantine);
     }
     if execution == Execution::Real {
         world.marks.hit(Mark::RealExecution);
@@ -177,4 +182,29 @@ pub fn run_seeds(
     summary.failures.sort_by_key(|(seed, _)| *seed);
     summary.elapsed = started.elapsed();
     summary
+}
+
+/// Runs the untroubled plan of a seed, with fast signatures and execution, again and again; the n-th time the replica crashes before its n-th
+/// effect, until a run has fewer. The failures of the summary name the number of the effect.
+pub fn run_crashes(
+    seed: u64,
+    replica: ReplicaIndex,
+    jobs: usize,
+    progress: impl Fn(u64, Duration) + Sync,
+) -> Summary {
+    let plan = |effects| {
+        let plan = Plan::untroubled(seed);
+        let down = plan.parameters.timeouts.request;
+        let target = Target::Replica(replica);
+        let fault = Fault::Arm { target, effects, down };
+        let (scheme, execution) = (Scheme::KeyedHash, Execution::Fake);
+        Plan { faults: vec![Scheduled { at: 0, fault }], scheme, execution, ..plan }
+    };
+    // A binary search for the number of effects would need monotony; a run that is longer only costs time.
+    let crashes = |effects| run_plan(plan(effects), Story::Silent).marks.count(Mark::Crash) > 0;
+    let mut end = 64;
+    while crashes(end) {
+        end *= 2;
+    }
+    run_seeds(0..end, jobs, None, plan, progress)
 }

@@ -14,6 +14,7 @@ use quorate_protocol::peer::Batch;
 use quorate_protocol::record::Record;
 use quorate_protocol::{Height, ReplicaIndex};
 
+use crate::byzantine::Behaviour;
 use crate::faults::{Direction, Fault, Target};
 use crate::machine::State;
 use crate::marks::Mark;
@@ -114,6 +115,9 @@ impl World {
         let Some(memory) = node.memory.take() else { return };
         let before = node.disk.records().len();
         node.disk.crash(&mut self.disk_random);
+        if self.plan.byzantine.get(&index) == Some(&Behaviour::Forgetting) {
+            node.disk.wipe();
+        }
         let lost = before - node.disk.records().len();
         node.life += 1;
         node.armed = None;

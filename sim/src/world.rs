@@ -10,6 +10,7 @@ use quorate_consensus::{Configuration, ExecutedHeader, Input, ReadIndex, StaticF
 use quorate_crypto::{Hash, Signer, Verifier};
 use quorate_protocol::{Envelope, Genesis, Header, Height, PeerMessage, ReplicaIndex, Vote};
 
+use crate::byzantine::Conspiracy;
 use crate::cast;
 use crate::client::Client;
 use crate::faults::Fault;
@@ -99,6 +100,8 @@ pub struct World {
     pub(crate) marks: Marks,
     pub(crate) disk_random: Random,
     pub(crate) driver_random: Random,
+    pub(crate) byzantine_random: Random,
+    pub(crate) conspiracy: Conspiracy,
     pub(crate) is_calm: bool,
     pub(crate) views_asked: BTreeSet<(ReplicaIndex, u64)>,
     /// The lowest view in which each proposal was seen.
@@ -157,7 +160,7 @@ impl World {
             .map(|index| Node::new(index, plan.clocks[usize::from(index)]))
             .collect();
         Ok(Self {
-            oracle: Oracle::new(genesis.members.quorum(), &genesis_header, BTreeSet::new()),
+            oracle: Oracle::new(genesis.members.quorum(), &genesis_header, plan.byzantine.keys().copied().collect()),
             signers: cast::replica_signers(plan.scheme, n),
             verifier: cast::verifier(plan.scheme),
             queue: Queue::default(),
@@ -165,6 +168,8 @@ impl World {
             marks: Marks::default(),
             disk_random: Random::new(plan.seed, Stream::Disk),
             driver_random: Random::new(plan.seed, Stream::Drivers),
+            byzantine_random: Random::new(plan.seed, Stream::Byzantine),
+            conspiracy: Conspiracy::new(plan.byzantine.clone()),
             is_calm: false,
             views_asked: BTreeSet::new(),
             first_views: BTreeMap::new(),
@@ -225,14 +230,19 @@ impl World {
             node.memory.as_ref().is_some_and(|memory| memory.replica.committed_height() == height)
         };
         let asked = self.clients.iter().all(Client::is_done) && self.readers.iter().all(Reader::is_done);
-        asked && self.nodes.iter().all(reached)
+        asked && self.correct().all(reached)
+    }
+
+    /// The replicas that are not Byzantine.
+    fn correct(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| !self.plan.byzantine.contains_key(&node.index))
     }
 
     /// The last checks, over the whole history.
     fn finish(&mut self) -> Verdict {
         self.oracle.ledger().check()?;
         let next = self.oracle.ledger().next().clone();
-        for node in &self.nodes {
+        for node in self.correct() {
             let Some(memory) = &node.memory else { continue };
             for (session, expected) in &next {
                 let found = memory.committed.0.session_next(session);

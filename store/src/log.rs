@@ -211,7 +211,7 @@ impl Log {
             }
         };
         let position = place.position;
-        if !buffer.chunks.last().is_some_and(|chunk| chunk.position.segment == position.segment) {
+        if buffer.chunks.last().is_none_or(|chunk| chunk.position.segment != position.segment) {
             buffer.chunks.push(Chunk { position, bytes: Vec::new() });
         }
         if let Some(chunk) = buffer.chunks.last_mut() {

@@ -4,7 +4,7 @@
 mod support;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use quorate_crypto::Hash;
 use quorate_protocol::BatchTime;
@@ -34,8 +34,11 @@ fn open(directory: &Directory) -> Blocks {
 }
 
 fn packs(directory: &Directory) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> =
-        fs::read_dir(directory.blocks_path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    packs_in(&directory.blocks_path())
+}
+
+fn packs_in(path: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     paths
 }
@@ -222,6 +225,9 @@ fn a_crash_tears_only_what_nobody_was_promised() {
             }
         }
         torn.truncate(after.len() - (choice as usize % 9) * 1000);
+        for later in &packs_in(&place.path().join("blocks"))[1..] {
+            fs::remove_file(later).unwrap();
+        }
         fs::write(&path, &torn).unwrap();
         let opened = directory(place.path());
         let (blocks, report) = Blocks::open(&opened, SMALL).unwrap();

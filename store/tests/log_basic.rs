@@ -192,3 +192,32 @@ fn too_much_at_once_is_refused_whole() {
     log.sync().unwrap();
     log.append(&block).unwrap();
 }
+
+#[test]
+fn a_damaged_record_still_names_its_height() {
+    let place = tempfile::tempdir().unwrap();
+    let directory = directory(place.path());
+    let (mut records, batches) = chain(3);
+    records.push(Record::Prepared(support::certificate(
+        quorate_crypto::CertificateKind::Prepare,
+        7,
+        batches[0].header.hash(),
+        3,
+    )));
+    let mut log = Log::open(&directory, LogOptions::default()).unwrap();
+    log.append(&records).unwrap();
+    log.close().unwrap();
+    let path = directory.log_path().join("0000000000.log");
+    let good = fs::read(&path).unwrap();
+    let positions: Vec<_> = LogReader::open(place.path()).unwrap().map(|found| found.unwrap().0).collect();
+    let heights = [1, 1, 1, 2, 2, 2, 3, 3, 3, 7];
+    for (position, height) in positions.into_iter().zip(heights) {
+        let mut bytes = good.clone();
+        bytes[position.offset as usize + FRAME_HEADER_BYTES as usize + 40] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let mut reader = LogReader::open(place.path()).unwrap();
+        let failure = reader.find_map(Result::err).unwrap();
+        assert!(matches!(failure, LogError::Damaged { position: found, .. } if found == position));
+        assert_eq!(reader.claimed_height(position), Some(height));
+    }
+}

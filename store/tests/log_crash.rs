@@ -91,7 +91,7 @@ fn records() -> impl Strategy<Value = Vec<Record>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn a_crash_loses_nothing_that_was_synced(
@@ -168,7 +168,8 @@ fn every_flipped_byte_of_what_was_synced_is_found() {
         let end =
             frames.iter().filter(|frame| frame.1 == FrameKind::Record).map(|frame| frame.0 + frame.2).max();
         used += usize::from(end.is_some());
-        for at in 0..bytes.len() {
+        // Of a segment that is only prepared, some bytes are enough.
+        for at in (0..bytes.len()).step_by(if end.is_some() { 1 } else { 64 }) {
             let mut flipped = bytes.clone();
             flipped[at] ^= 1 << (at % 8);
             match changed(place.path(), name, &flipped) {

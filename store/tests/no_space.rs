@@ -168,5 +168,6 @@ fn a_full_file_system_is_reported_by_each_part() {
     assert_eq!(blocks.delete(&ids, BatchTime(2)).unwrap().deleted, u64::from(stored));
     let log = Log::open(&opened, LogOptions::default()).unwrap();
     assert!(log.count() >= durable);
+    drop(log);
     State::open(&opened, &StateOptions::default()).unwrap();
 }

@@ -47,7 +47,7 @@ fn changes() -> impl Strategy<Value = Changes> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
     fn every_retained_height_reads_as_the_model(
@@ -184,13 +184,13 @@ fn a_foreign_state_is_refused_and_a_damaged_one_can_be_rebuilt() {
     let state = open(&directory);
     assert!(state.load().unwrap().is_none());
     state.commit(9, &changes, b"h", b"f").unwrap();
+    drop(state);
     for entry in fs::read_dir(directory.state_path()).unwrap() {
         let path = entry.unwrap().path();
         if path.file_name().unwrap().to_str().unwrap().starts_with("MANIFEST") {
             fs::remove_file(&path).unwrap();
         }
     }
-    drop(state);
     let refused = State::open(&directory, &StateOptions::default()).err().unwrap();
     assert!(refused.calls_for_rebuilding(), "{refused}");
 }

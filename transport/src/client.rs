@@ -22,8 +22,11 @@ use crate::frame::{FrameReader, decode_body, encode_frame};
 use crate::identity::{Exporter, prove};
 use crate::outbox::Outbox;
 use crate::peers::dial;
+use crate::server::{LARGE_MESSAGES_MAX, SMALL_BYTES_MAX};
 use crate::tls;
-use crate::tuning::{CONNECT_TIMEOUT, CloseCode, Streams, bind, transport_config, tune_endpoint};
+use crate::tuning::{
+    CONNECT_TIMEOUT, CloseCode, PRIORITY_PUSHED, Streams, bind, priority, transport_config, tune_endpoint,
+};
 
 /// Longest wait for the reply to one request; callers set shorter limits of their own by cancelling.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -31,6 +34,11 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 pub const SUBMISSIONS_MAX: usize = 1024;
 /// Bytes of submissions that wait for one replica.
 pub const SUBMISSION_BYTES_MAX: usize = 16 * ENVELOPE_BYTES_MAX;
+/// Large requests to one replica under way at once; fewer than a replica takes, so that none of them lies
+/// unread there and holds up small ones.
+pub const LARGE_REQUESTS_MAX: usize = LARGE_MESSAGES_MAX / 2;
+/// Bytes of large requests to one replica under way at once.
+pub const LARGE_REQUEST_BYTES_MAX: usize = 3 * FRAME_BYTES_MAX;
 /// Notices of one replica that have arrived and are not yet taken.
 pub const NOTICES_MAX: usize = 1024;
 /// Bytes of notices of one replica that have arrived and are not yet taken.
@@ -113,6 +121,7 @@ struct Inner {
     replica: ReplicaIndex,
     connection: Connection,
     submissions: Arc<Outbox>,
+    large: Budget,
 }
 
 impl Drop for Inner {
@@ -126,12 +135,13 @@ impl ReplicaConnection {
         let submissions = Arc::new(Outbox::new(SUBMISSIONS_MAX, SUBMISSION_BYTES_MAX));
         // The two tasks end with the connection. Permits bound what is in the channel; see `budget`.
         let (sender, receiver) = mpsc::unbounded_channel();
-        tokio::spawn(until_closed(
+        tokio::spawn(closing_on_failure(
             connection.clone(),
             write_submissions(connection.clone(), submissions.clone()),
         ));
-        tokio::spawn(until_closed(connection.clone(), read_notices(connection.clone(), sender)));
-        (Self(Arc::new(Inner { replica, connection, submissions })), Notices(receiver))
+        tokio::spawn(closing_on_failure(connection.clone(), read_notices(connection.clone(), sender)));
+        let large = Budget::new(LARGE_REQUEST_BYTES_MAX, LARGE_REQUESTS_MAX);
+        (Self(Arc::new(Inner { replica, connection, submissions, large })), Notices(receiver))
     }
 
     /// Index of the replica.
@@ -147,7 +157,7 @@ impl ReplicaConnection {
     }
 
     /// Asks and waits for the reply, at most [`REQUEST_TIMEOUT`]. Any number run side by side; beyond
-    /// the replica's limit they wait for one another. Cancelling tells the replica to forget it.
+    /// the replica's limits, and [`LARGE_REQUESTS_MAX`] of large ones, they wait for one another. Cancelling tells the replica to forget it.
     ///
     /// # Errors
     /// [`TransportError::Timeout`], [`TransportError::Lost`], [`TransportError::Frame`].
@@ -160,7 +170,12 @@ impl ReplicaConnection {
     }
 
     async fn exchange(&self, frame: bytes::Bytes) -> Result<ClientReply, TransportError> {
+        let is_large = frame.len() > SMALL_BYTES_MAX;
+        // `None` only for what exceeds the budget, which no frame does.
+        let _permit = if is_large { self.0.large.take(frame.len()).await } else { None };
         let (mut send, receive) = self.0.connection.open_bi().await.map_err(|error| lost(&error))?;
+        // Fails only on a stream that is closed, which the write reports as well.
+        let _ = send.set_priority(priority(is_large));
         // A refusal may come while we still write; then the reply says more than the failed write.
         let written = write_only_frame(&mut send, frame).await;
         match read_only_frame(receive).await {
@@ -251,24 +266,32 @@ async fn read_only_frame(receive: RecvStream) -> Result<ClientReply, FrameError>
     Ok(reply)
 }
 
-/// Runs until the connection ends; a failure before that is the replica's, and closes the connection.
-async fn until_closed(connection: Connection, work: impl Future<Output = Result<(), FrameError>>) {
-    tokio::select! {
-        _ = connection.closed() => {}
-        ended = work => if let Err(error) = ended {
-            tracing::debug!(remote = %connection.remote_address(), %error, "a replica's connection failed");
-            connection.close(CloseCode::Violation.code(), error.to_string().as_bytes());
-        }
+/// Runs beside the connection; a failure before its end is the replica's, and closes it.
+async fn closing_on_failure(connection: Connection, work: impl Future<Output = Result<(), FrameError>>) {
+    // Closing a connection that has ended already would hide why.
+    if let Err(error) = work.await
+        && connection.close_reason().is_none()
+    {
+        tracing::debug!(remote = %connection.remote_address(), %error, "a replica's connection failed");
+        connection.close(CloseCode::Violation.code(), error.to_string().as_bytes());
     }
 }
 
 /// Moves submissions to one stream, which is opened with the first of them.
 async fn write_submissions(connection: Connection, submissions: Arc<Outbox>) -> Result<(), FrameError> {
-    let mut frames = submissions.take().await;
-    let mut stream = connection.open_uni().await.map_err(io::Error::from)?;
-    loop {
-        stream.write_all_chunks(&mut frames).await.map_err(io::Error::from)?;
-        frames = submissions.take().await;
+    let write = async {
+        let mut frames = submissions.take().await;
+        let mut stream = connection.open_uni().await.map_err(io::Error::from)?;
+        let _ = stream.set_priority(PRIORITY_PUSHED);
+        loop {
+            stream.write_all_chunks(&mut frames).await.map_err(io::Error::from)?;
+            frames = submissions.take().await;
+        }
+    };
+    // While nothing is submitted, only this tells of the end.
+    tokio::select! {
+        error = connection.closed() => Err(io::Error::from(error).into()),
+        ended = write => ended,
     }
 }
 

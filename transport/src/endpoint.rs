@@ -11,7 +11,7 @@ use quinn::{Connection, Endpoint, Incoming, ServerConfig, VarInt};
 use quorate_crypto::{Address, Hash, MemberSet, PublicKey, SecretKey};
 use quorate_protocol::ReplicaIndex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::error::TransportError;
 use crate::peers::{self, LANES, PeerEvents, PeerNetwork};
@@ -32,6 +32,8 @@ const INCOMING_BYTES_MAX: u64 = 64 << 10;
 const INCOMING_BYTES_TOTAL_MAX: u64 = 16 << 20;
 /// How long closing waits for the other ends to hear of it.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long closing then leaves to the socket's task.
+const SOCKET_RELEASE: Duration = Duration::from_millis(2);
 
 /// What a replica's transport needs to know.
 #[derive(Clone, Debug)]
@@ -70,7 +72,8 @@ pub struct ReplicaTransport {
 pub struct Running {
     endpoint: Endpoint,
     local_address: SocketAddr,
-    tasks: Vec<AbortHandle>,
+    peers: PeerNetwork,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl ReplicaTransport {
@@ -90,8 +93,8 @@ impl ReplicaTransport {
             Clients::new(configuration.cluster, configuration.me, configuration.limits.clone());
         let mut tasks = peers::dial_all(&peers, &endpoint, &configuration)?;
         let door = Door { members: configuration.members, peers: peers.clone(), clients };
-        tasks.push(tokio::spawn(accept(endpoint.clone(), Arc::new(door))).abort_handle());
-        let running = Running { endpoint, local_address, tasks };
+        tasks.push(tokio::spawn(accept(endpoint.clone(), Arc::new(door))));
+        let running = Running { endpoint, local_address, peers: peers.clone(), tasks };
         Ok(Self { peers, peer_events, client_events, running })
     }
 
@@ -114,10 +117,19 @@ impl Running {
         self.local_address
     }
 
-    /// Takes leave of every peer and client, so that they need no time-out to notice.
-    pub async fn close(self) {
+    /// Takes leave of every peer and client, so that they need no time-out to notice. Afterwards the port
+    /// is free, unless somebody still holds a [`crate::ClientConnection`].
+    pub async fn close(mut self) {
         self.endpoint.close(CloseCode::Done.code(), b"stopping");
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.endpoint.wait_idle()).await;
+        for task in self.tasks.drain(..) {
+            task.abort();
+            // It was cancelled, or it panicked and said so; either way it is gone.
+            let _ = task.await;
+        }
+        drop(self);
+        // The task that holds the socket ends when it finds that nobody else is left.
+        tokio::time::sleep(SOCKET_RELEASE).await;
     }
 }
 
@@ -127,6 +139,7 @@ impl Drop for Running {
             task.abort();
         }
         self.endpoint.close(CloseCode::Done.code(), b"stopping");
+        self.peers.forget();
     }
 }
 

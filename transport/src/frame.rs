@@ -41,6 +41,13 @@ pub fn decode_body<T: BorshDeserialize + BorshSerialize>(body: &[u8]) -> Result<
     Ok(decode(body)?)
 }
 
+/// Bytes of a large body to read next: as many as have arrived, so that a claim costs its sender as many
+/// bytes as us.
+#[must_use]
+pub fn next_piece(arrived: usize, length: usize) -> usize {
+    length.saturating_sub(arrived).min(arrived.max(READ_AHEAD_BYTES))
+}
+
 /// Reads frames from a stream.
 #[derive(Debug)]
 pub struct FrameReader<R> {
@@ -102,18 +109,32 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
+    /// Appends exactly so many bytes of the current body, for callers that read it in pieces; the pieces
+    /// add up to the length that was read.
+    ///
+    /// # Errors
+    /// [`FrameError::Truncated`], [`FrameError::Lost`].
+    pub async fn append(&mut self, body: &mut Vec<u8>, bytes: usize) -> Result<(), FrameError> {
+        body.reserve(bytes);
+        let ready = self.buffer.split_to(self.buffer.len().min(bytes));
+        body.extend_from_slice(&ready);
+        let mut missing = bytes.saturating_sub(ready.len());
+        while missing > 0 {
+            let mut source = (&mut self.source).take(missing as u64);
+            match source.read_buf(body).await? {
+                0 => return Err(FrameError::Truncated),
+                read => missing = missing.saturating_sub(read),
+            }
+        }
+        Ok(())
+    }
+
     /// A body in memory of its own, so that the reader keeps no large buffer afterwards.
     async fn large_body(&mut self, length: usize) -> Result<Bytes, FrameError> {
-        let mut body = Vec::with_capacity(READ_AHEAD_BYTES);
-        body.extend_from_slice(&self.buffer.split_to(self.buffer.len().min(length)));
+        let mut body = Vec::new();
         while body.len() < length {
-            // Doubles what has arrived, so that the claim costs its sender as many bytes as us.
-            let missing = length.saturating_sub(body.len());
-            body.reserve(missing.min(body.len().max(READ_AHEAD_BYTES)));
-            let mut source = (&mut self.source).take(missing as u64);
-            if source.read_buf(&mut body).await? == 0 {
-                return Err(FrameError::Truncated);
-            }
+            let piece = next_piece(body.len(), length);
+            self.append(&mut body, piece).await?;
         }
         Ok(body.into())
     }

@@ -76,6 +76,14 @@ mod tests {
     use quorate_crypto::{Ed25519Signer, Ed25519Verifier, SecretKey};
 
     #[test]
+    fn golden_statement() {
+        let statement = connection_statement(&Hash([1; 32]), 3, &Exporter([2; 32]));
+        assert_eq!(statement.digest.to_string(), "632cc3cfb5f5687a93d07a19819fd50f1fbcf12222d7c7d353bb52edd5e41ff3");
+        assert_eq!((statement.epoch, statement.view, statement.height), (0, 0, 0));
+        assert_eq!(statement.kind.number(), 11);
+    }
+
+    #[test]
     fn a_proof_holds_for_one_cluster_replica_and_connection() {
         let signer = Ed25519Signer::new(SecretKey::from_bytes(&[7; 32]));
         let (cluster, exporter) = (Hash([1; 32]), Exporter([2; 32]));

@@ -4,6 +4,7 @@
 //! uses the link learns of every loss, because what was under way then may be lost with it.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use quorate_crypto::Signer;
 use quorate_protocol::client::{ClientReply, ClientRequest, Notice};
@@ -13,7 +14,7 @@ use tokio::task::AbortHandle;
 
 use crate::client::{ClientEndpoint, Notices, ReplicaConnection, ReplicaTarget};
 use crate::error::TransportError;
-use crate::tuning::{BACKOFF_MAX, BACKOFF_MIN};
+use crate::tuning::{BACKOFF_MAX, BACKOFF_MIN, STEADY_AFTER};
 
 /// What a link reports.
 #[derive(Debug)]
@@ -125,13 +126,16 @@ impl Caller {
         loop {
             match self.endpoint.connect(&self.target, self.signer.as_deref()).await {
                 Ok((connection, notices)) => {
-                    pause = BACKOFF_MIN;
+                    let since = Instant::now();
                     self.remember(None);
                     self.publish.send_replace(Some(connection.clone()));
                     self.report(LinkEvent::Connected).await;
                     self.forward(&connection, notices).await;
                     self.publish.send_replace(None);
                     self.report(LinkEvent::Disconnected).await;
+                    if since.elapsed() >= STEADY_AFTER {
+                        pause = BACKOFF_MIN;
+                    }
                 }
                 Err(error) => self.failed(&error),
             }

@@ -6,7 +6,7 @@
 //! bounded for each peer and lane, so that no peer can crowd out another one.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quinn::{Connection, Endpoint, RecvStream, SendStream};
@@ -14,7 +14,7 @@ use quorate_crypto::{Address, PublicKey};
 use quorate_protocol::limits::FRAME_BYTES_MAX;
 use quorate_protocol::{PeerMessage, ReplicaIndex};
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::address::resolve;
 use crate::budget::{Budget, Permit};
@@ -23,7 +23,13 @@ use crate::error::{FrameError, TransportError};
 use crate::frame::{FrameReader, decode_body, encode_frame};
 use crate::outbox::Outbox;
 use crate::tls;
-use crate::tuning::{BACKOFF_MAX, BACKOFF_MIN, CONNECT_TIMEOUT, CloseCode, Streams, transport_config};
+use crate::tuning::{
+    BACKOFF_MAX, BACKOFF_MIN, CONNECT_TIMEOUT, CloseCode, STEADY_AFTER, Streams, transport_config,
+};
+
+mod lane;
+
+use lane::Lane;
 
 /// Lanes towards one peer.
 pub const LANES: usize = 3;
@@ -43,76 +49,6 @@ pub const INBOX_URGENT_BYTES_MAX: usize = 2 << 20;
 pub const INBOX_BYTES_MAX: usize = FRAME_BYTES_MAX;
 /// What waited longer than this for a connection is not worth sending any more.
 pub const STALE_AFTER: Duration = Duration::from_secs(2);
-
-/// A lane; its number is the first byte of its stream.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-enum Lane {
-    /// Votes and everything else that is small and awaited.
-    Urgent = 0,
-    /// Proposals, and envelopes for the leader.
-    Proposals = 1,
-    /// Catching up.
-    Bulk = 2,
-}
-
-impl Lane {
-    const ALL: [Self; LANES] = [Self::Urgent, Self::Proposals, Self::Bulk];
-
-    fn of(message: &PeerMessage) -> Self {
-        match message {
-            PeerMessage::PrePrepare(_) | PeerMessage::Forward(_) => Self::Proposals,
-            PeerMessage::Committed(_) | PeerMessage::Batches(_) | PeerMessage::Block { .. } => Self::Bulk,
-            PeerMessage::Votes(_)
-            | PeerMessage::Suspect(_)
-            | PeerMessage::Resign(_)
-            | PeerMessage::ViewChange(_)
-            | PeerMessage::NewView(_)
-            | PeerMessage::Certificate(_)
-            | PeerMessage::Announce(_)
-            | PeerMessage::FetchCommitted { .. }
-            | PeerMessage::FetchBatches { .. }
-            | PeerMessage::FetchNewView { .. }
-            | PeerMessage::FetchBlock { .. } => Self::Urgent,
-        }
-    }
-
-    fn from_number(number: u8) -> Option<Self> {
-        Self::ALL.get(usize::from(number)).copied()
-    }
-
-    const fn number(self) -> u8 {
-        self as u8
-    }
-
-    const fn priority(self) -> i32 {
-        match self {
-            Self::Urgent => 2,
-            Self::Proposals => 1,
-            Self::Bulk => 0,
-        }
-    }
-
-    const fn frame_bytes_max(self) -> usize {
-        match self {
-            Self::Urgent => URGENT_FRAME_BYTES_MAX,
-            Self::Proposals | Self::Bulk => FRAME_BYTES_MAX,
-        }
-    }
-
-    fn outbox(self) -> Outbox {
-        match self {
-            Self::Urgent => Outbox::new(OUTBOX_MESSAGES_MAX, OUTBOX_URGENT_BYTES_MAX),
-            Self::Proposals | Self::Bulk => Outbox::new(OUTBOX_MESSAGES_MAX, OUTBOX_BYTES_MAX),
-        }
-    }
-
-    fn inbox(self) -> Budget {
-        match self {
-            Self::Urgent => Budget::new(INBOX_URGENT_BYTES_MAX, INBOX_MESSAGES_MAX),
-            Self::Proposals | Self::Bulk => Budget::new(INBOX_BYTES_MAX, INBOX_MESSAGES_MAX),
-        }
-    }
-}
 
 /// What the network of replicas reports. Messages come in order on each lane, and only between a
 /// `Connected` and the following `Disconnected` of their sender. A second `Connected` without a
@@ -270,6 +206,13 @@ impl PeerNetwork {
         counters
     }
 
+    /// Lets go of every connection when the transport ends.
+    pub(crate) fn forget(&self) {
+        for (_, peer) in self.others() {
+            *peer.current() = None;
+        }
+    }
+
     fn others(&self) -> impl Iterator<Item = (ReplicaIndex, &Peer)> {
         (0..=ReplicaIndex::MAX).zip(&self.0.peers).filter(|(index, _)| *index != self.0.me)
     }
@@ -293,9 +236,12 @@ fn encoded(message: &PeerMessage) -> Option<(Lane, Bytes)> {
 }
 
 fn push(peer: &Peer, lane: Lane, frame: Bytes) {
-    if let Some(state) = peer.lane(lane) {
-        state.outbox.push(frame);
+    let Some(state) = peer.lane(lane) else { return };
+    if peer.current().is_none() {
+        // A dead peer must not cost the memory of a full queue.
+        state.outbox.discard_older_than(STALE_AFTER);
     }
+    state.outbox.push(frame);
 }
 
 /// Starts to call every peer with a lower index, and to call again whenever the connection is lost.
@@ -303,7 +249,7 @@ pub(crate) fn dial_all(
     network: &PeerNetwork,
     endpoint: &Endpoint,
     configuration: &ReplicaTransportConfiguration,
-) -> Result<Vec<AbortHandle>, TransportError> {
+) -> Result<Vec<JoinHandle<()>>, TransportError> {
     let streams = Streams { bidirectional: 0, unidirectional: LANES as u32 };
     let transport = transport_config(streams);
     let members = configuration.members.members().iter();
@@ -314,7 +260,7 @@ pub(crate) fn dial_all(
         let mut config = quinn::ClientConfig::new(crypto);
         config.transport_config(transport.clone());
         let dialer = Dialer { network: network.clone(), endpoint: endpoint.clone(), index, config };
-        tasks.push(tokio::spawn(dialer.run(address.clone())).abort_handle());
+        tasks.push(tokio::spawn(dialer.run(address.clone())));
     }
     Ok(tasks)
 }
@@ -335,7 +281,9 @@ impl Dialer {
             match self.dial(&address).await {
                 Ok(connection) => {
                     reported = false;
-                    if serve(&self.network, self.index, connection).await {
+                    let since = Instant::now();
+                    serve(&self.network, self.index, connection).await;
+                    if since.elapsed() >= STEADY_AFTER {
                         pause = BACKOFF_MIN;
                     }
                 }
@@ -373,20 +321,20 @@ pub(crate) async fn dial(
     }
 }
 
-/// Serves one connection until it ends; says whether it ever was up in both directions.
-pub(crate) async fn serve(network: &PeerNetwork, index: ReplicaIndex, connection: Connection) -> bool {
-    let Some(peer) = network.peer(index) else { return false };
+/// Serves one connection until it ends.
+pub(crate) async fn serve(network: &PeerNetwork, index: ReplicaIndex, connection: Connection) {
+    let Some(peer) = network.peer(index) else { return };
     let opened = tokio::time::timeout(CONNECT_TIMEOUT, open_lanes(&connection)).await;
     let (outgoing, incoming) = match opened {
         Ok(Ok(lanes)) => lanes,
         Ok(Err(error)) => {
             tracing::debug!(peer = index, %error, "connection with a peer ended early");
             connection.close(CloseCode::Violation.code(), b"lanes");
-            return false;
+            return;
         }
         Err(_) => {
             connection.close(CloseCode::Violation.code(), b"lanes were not opened in time");
-            return false;
+            return;
         }
     };
     peer.replace(&connection);
@@ -398,7 +346,6 @@ pub(crate) async fn serve(network: &PeerNetwork, index: ReplicaIndex, connection
         tracing::info!(peer = index, %reason, "connection with a peer ended");
         report(network, index, PeerEvent::Disconnected(index)).await;
     }
-    true
 }
 
 /// Queues an event that is no message; it takes its place in the urgent lane's budget.
@@ -518,14 +465,6 @@ mod tests {
 
     fn announcement(view: u64) -> PeerMessage {
         PeerMessage::Announce(Announcement { epoch: 0, view, entered: true, committed: 0 })
-    }
-
-    #[test]
-    fn lanes_are_numbered_by_their_place() {
-        for lane in Lane::ALL {
-            assert_eq!(Lane::from_number(lane.number()), Some(lane));
-        }
-        assert_eq!(Lane::from_number(3), None);
     }
 
     #[test]

@@ -16,14 +16,17 @@ use quorate_protocol::client::{ClientReply, ClientRequest, Notice, Refusal};
 use quorate_protocol::limits::{ERROR_TEXT_BYTES_MAX, FRAME_BYTES_MAX};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use crate::budget::{Budget, Permit};
+use crate::budget::Budget;
 use crate::frame::encode_frame;
 use crate::identity::{Exporter, check};
 use crate::outbox::Outbox;
 use crate::tuning::CloseCode;
 
+mod account;
 mod connection;
 
+use account::{Account, Share};
+pub use account::{GUARANTEED_BYTES, LARGE_MESSAGES_MAX, SMALL_BYTES_MAX};
 pub(crate) use connection::serve;
 
 /// Notices that wait for one client.
@@ -32,8 +35,9 @@ pub const NOTICES_MAX: usize = 1024;
 pub const NOTICE_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX;
 /// Submissions of one client that have arrived and are not yet taken.
 pub const SUBMISSIONS_MAX: usize = 256;
-/// Requests and submissions of all clients that have arrived and are not yet answered or taken.
-pub const REQUESTS_TOTAL_MAX: usize = 65_536;
+
+/// Pieces of large messages of all clients; more than the bytes of any configuration hold.
+const PIECES_TOTAL_MAX: usize = 1 << 20;
 
 /// Budgets of clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,9 +46,11 @@ pub struct ClientLimits {
     pub connections: usize,
     /// Requests at once on one connection.
     pub streams: u32,
-    /// Bytes of requests under way on one connection, and as many of replies; at least one frame.
+    /// Bytes of large requests under way on one connection, as many of large submissions, and as many of
+    /// large replies; at least one frame. Small ones have [`GUARANTEED_BYTES`].
     pub bytes: usize,
-    /// Bytes of requests under way on all connections, and as many of replies; at least one frame.
+    /// Bytes of large requests and submissions under way on all connections, and as many of large replies;
+    /// at least one frame.
     pub bytes_total: usize,
 }
 
@@ -110,33 +116,6 @@ impl ClientEvents {
     }
 }
 
-/// Shares of one connection's budget and of the budget of all.
-#[derive(Debug)]
-struct Share {
-    _own: Permit,
-    _all: Permit,
-}
-
-/// One connection's budget and the budget of all.
-#[derive(Clone, Debug)]
-struct Account {
-    own: Budget,
-    all: Budget,
-}
-
-impl Account {
-    async fn take(&self, bytes: usize) -> Option<Share> {
-        // First its own: a client at its limit waits without holding a part of what all share.
-        let own = self.own.take(bytes).await?;
-        let all = self.all.take(bytes).await?;
-        Some(Share { _own: own, _all: all })
-    }
-
-    fn try_take(&self, bytes: usize) -> Option<Share> {
-        Some(Share { _own: self.own.try_take(bytes)?, _all: self.all.try_take(bytes)? })
-    }
-}
-
 /// What all client connections share.
 #[derive(Clone, Debug)]
 pub(crate) struct Clients(Arc<Shared>);
@@ -162,18 +141,13 @@ impl Clients {
             cluster,
             me,
             places: Arc::new(Semaphore::new(limits.connections)),
-            requests: Budget::new(bytes_total, REQUESTS_TOTAL_MAX),
-            replies: Budget::new(bytes_total, REQUESTS_TOTAL_MAX),
+            requests: Budget::new(bytes_total, PIECES_TOTAL_MAX),
+            replies: Budget::new(bytes_total, PIECES_TOTAL_MAX),
             limits,
             events,
             connections: AtomicU64::new(0),
         };
         (Self(Arc::new(shared)), ClientEvents(receiver))
-    }
-
-    fn account(&self, all: &Budget, messages: usize) -> Account {
-        let bytes = self.0.limits.bytes.max(FRAME_BYTES_MAX);
-        Account { own: Budget::new(bytes, messages), all: all.clone() }
     }
 }
 
@@ -195,15 +169,17 @@ struct Inner {
 impl ClientConnection {
     fn new(clients: &Clients, connection: Connection) -> Self {
         let id = ConnectionId(clients.0.connections.fetch_add(1, Ordering::Relaxed));
-        let streams = usize::try_from(clients.0.limits.streams).unwrap_or(usize::MAX >> 4);
+        let Shared { limits, requests, replies, .. } = &*clients.0;
+        let streams = usize::try_from(limits.streams).unwrap_or(PIECES_TOTAL_MAX);
+        let bytes = limits.bytes;
         Self(Arc::new(Inner {
             id,
             connection,
             principal: OnceLock::new(),
             notices: Outbox::new(NOTICES_MAX, NOTICE_BYTES_MAX),
-            requests: clients.account(&clients.0.requests, streams),
-            submissions: clients.account(&clients.0.requests, SUBMISSIONS_MAX),
-            replies: clients.account(&clients.0.replies, streams),
+            requests: Account::new(streams, LARGE_MESSAGES_MAX, bytes, requests),
+            submissions: Account::new(SUBMISSIONS_MAX, LARGE_MESSAGES_MAX, bytes, requests),
+            replies: Account::new(streams, streams, bytes, replies),
         }))
     }
 

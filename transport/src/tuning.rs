@@ -42,8 +42,18 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 pub const BACKOFF_MIN: Duration = Duration::from_millis(20);
 /// Longest pause between two dials.
 pub const BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// A connection that lived so long makes the next pause short again; one that flaps does not.
+pub const STEADY_AFTER: Duration = Duration::from_secs(1);
 /// Bytes of the socket's buffers that are asked for; the system may grant less.
 pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+
+/// Priority of streams on which either side of a client's connection pushes: submissions and notices.
+pub(crate) const PRIORITY_PUSHED: i32 = 2;
+
+/// Priority of a request or reply on a client's connection: small ones overtake blocks.
+pub(crate) const fn priority(is_large: bool) -> i32 {
+    if is_large { 0 } else { 1 }
+}
 
 /// Why a connection is closed, as the other end sees it.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]

@@ -69,8 +69,10 @@ impl BlockCache {
     }
 
     /// Keeps what was just written.
-    pub(crate) fn put(&self, id: Hash, block: &Arc<[u8]>) {
-        self.kept().keep(id, block, self.capacity);
+    pub(crate) fn put(&self, id: Hash, block: &[u8]) {
+        if block.len() <= self.capacity {
+            self.kept().keep(id, &Arc::from(block), self.capacity);
+        }
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {

@@ -146,7 +146,8 @@ fn plan(segments: &[Segment], size: u32) -> Option<Merge> {
         // Holes become zeros.
         let start = runs.first().map_or(0, |run| run.start);
         let end = runs.last().map_or(0, |run| run.end);
-        runs = Vec::from([start..end]);
+        runs.clear();
+        runs.push(start..end);
     }
     Some(Merge { old: segments.to_vec(), kept: Vec::new(), runs })
 }

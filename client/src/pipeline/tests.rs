@@ -141,7 +141,7 @@ fn one_goes_at_once_and_what_waits_shares_the_next_envelope() {
     let mut fixture = fixture();
     let mut flights = Vec::new();
     for _ in 0..ENVELOPES_IN_FLIGHT_MAX {
-        let _ = fixture.push(1, None);
+        drop(fixture.push(1, None));
         let launched = fixture.launch();
         assert_eq!((launched.len(), launched[0].body.operations.len()), (1, 1));
         flights.extend(launched);
@@ -210,14 +210,18 @@ fn altered_results_are_refused() {
 #[test]
 fn retries_are_byte_identical_and_rarer_and_rarer() {
     let mut fixture = fixture();
+    drop(fixture.push(1, None));
+    let first = fixture.launch().remove(0);
+    assert_eq!(fixture.pipeline.wake_at(), Some(fixture.now + RETRY_FRESH), "the session is fresh");
+    fixture.settle(&first, vec![done()]);
     let _receiver = fixture.push(1, None);
     let envelope = fixture.launch().remove(0);
     let start = fixture.now;
     let mut times = Vec::new();
     for _ in 0..6 {
         let at = fixture.pipeline.wake_at().unwrap();
-        assert!(sent(&fixture.pipeline.due(at - Duration::from_millis(1), BatchTime(0))).is_empty());
-        let again = sent(&fixture.pipeline.due(at, BatchTime(0)));
+        assert!(sent(&fixture.pipeline.due(at - Duration::from_millis(1))).is_empty());
+        let again = sent(&fixture.pipeline.due(at));
         assert_eq!(again.len(), 1);
         assert!(Arc::ptr_eq(&again[0], &envelope));
         times.push((at - start).as_millis());
@@ -236,10 +240,10 @@ fn a_gap_is_never_final_and_a_duplicate_is_fetched() {
     assert_eq!((fate, answer(&mut receiver)), (Fate::Lives, None));
     let soon = fixture.pipeline.wake_at().unwrap();
     assert!(soon <= fixture.now + RETRY_SKIPPED);
-    assert_eq!(sent(&fixture.pipeline.due(soon, BatchTime(0))), [one, Arc::clone(&two)]);
+    assert_eq!(sent(&fixture.pipeline.due(soon)), [one, Arc::clone(&two)]);
     let skipped = OperationResult::Skipped(SkipReason::Duplicate { executed: Some((3, 0)) });
     fixture.settle(&two, vec![skipped]);
-    let due = fixture.pipeline.due(fixture.now, BatchTime(0));
+    let due = fixture.pipeline.due(fixture.now);
     assert!(due.iter().any(|action| matches!(action, Action::Fetch { first: 2, .. })), "{due:?}");
     fixture.settle(&two, vec![done()]);
     assert_eq!(answer(&mut receiver), Some(Ok(Reply::Empty)));
@@ -248,14 +252,17 @@ fn a_gap_is_never_final_and_a_duplicate_is_fetched() {
 #[test]
 fn certified_heights_without_results_lead_to_a_fetch() {
     let mut fixture = fixture();
+    drop(fixture.push(1, None));
+    let first = fixture.launch().remove(0);
+    fixture.settle(&first, vec![done()]);
     let _receiver = fixture.push(1, None);
     fixture.launch();
     let time = (fixture.now, BatchTime(0));
     fixture.pipeline.committed(77, &Hash([3; 32]), &fixture.trust, time);
     let at = fixture.pipeline.wake_at().unwrap();
     assert_eq!(at, fixture.now + RESULTS_WAIT);
-    let due = fixture.pipeline.due(at, BatchTime(0));
-    assert!(matches!(due[..], [Action::Fetch { first: 1, attempt: 0 }]), "{due:?}");
+    let due = fixture.pipeline.due(at);
+    assert!(matches!(due[..], [Action::Fetch { first: 2, attempt: 0 }]), "{due:?}");
 }
 
 #[test]
@@ -268,7 +275,7 @@ fn r8_a_deadline_leaves_what_was_sent_open_and_takes_back_what_was_not() {
     }
     let mut late = fixture.push(1, Some(1));
     fixture.launch();
-    fixture.pipeline.due(fixture.now + Duration::from_secs(1), BatchTime(0));
+    fixture.pipeline.due(fixture.now + Duration::from_secs(1));
     assert!(early.iter_mut().all(|one| answer(one) == Some(Err(ClientError::Deadline { sent: true }))));
     assert_eq!(answer(&mut late), Some(Err(ClientError::Deadline { sent: false })));
     assert_eq!(fixture.pipeline.in_flight().count(), ENVELOPES_IN_FLIGHT_MAX);
@@ -280,19 +287,28 @@ fn r8_an_expired_envelope_gives_its_numbers_to_the_living_and_fails_the_dead() {
     let mut dead = fixture.push(1, Some(1));
     let mut alive = fixture.push(1, None);
     let envelope = fixture.launch().remove(0);
-    fixture.pipeline.due(fixture.now + Duration::from_secs(1), BatchTime(0));
+    fixture.pipeline.due(fixture.now + Duration::from_secs(1));
     assert_eq!(answer(&mut dead), Some(Err(ClientError::Deadline { sent: true })));
-    // Not before a certified batch time beyond the validity, and then only after asking for the number.
     let later = fixture.now + Duration::from_secs(60);
-    let beyond = BatchTime(envelope.body.valid_until.0 + 1);
+    let valid = envelope.body.valid_until;
+    let beyond = BatchTime(valid.0 + 1);
     let resolves =
         |actions: &[Action]| actions.iter().any(|one| matches!(one, Action::Resolve { first: 1, .. }));
-    assert!(!resolves(&fixture.pipeline.due(later, envelope.body.valid_until)));
-    assert!(resolves(&fixture.pipeline.due(later + Duration::from_secs(60), beyond)));
-    // It was executed after all: nothing is reissued, the results are fetched.
-    let (fate, actions) = fixture.pipeline.resolve(1, Some(3), (later, beyond));
+    let first = fixture.pipeline.wake_at().unwrap();
+    assert!(!resolves(&fixture.pipeline.due(first - Duration::from_millis(1))));
+    assert!(resolves(&fixture.pipeline.due(later + Duration::from_secs(60))));
+    // Not before a certified batch time beyond the validity.
+    let (fate, actions) =
+        fixture.pipeline.resolve(1, SessionAt { next: Some(1), time: valid }, (later, beyond));
     assert_eq!((fate, actions.len()), (Fate::Lives, 0));
-    let (_, actions) = fixture.pipeline.resolve(1, Some(1), (later, beyond));
+    // It was executed after all: nothing is reissued, the results are fetched.
+    let (fate, actions) =
+        fixture.pipeline.resolve(1, SessionAt { next: Some(3), time: beyond }, (later, beyond));
+    assert_eq!((fate, actions.len()), (Fate::Lives, 0));
+    let (fate, _) = fixture.pipeline.resolve(1, SessionAt { next: None, time: valid }, (later, beyond));
+    assert_eq!(fate, Fate::Lost, "an ended session is told even if no replica orders the envelope");
+    let (_, actions) =
+        fixture.pipeline.resolve(1, SessionAt { next: Some(1), time: beyond }, (later, beyond));
     let again = sent(&actions).remove(0);
     assert_eq!((again.body.first, again.body.operations.len()), (1, 2));
     assert!(again.body.valid_until > beyond);

@@ -236,12 +236,12 @@ impl Inner {
                     let first = leaves.iter().position(|leaf| leaf.envelope == *digest).unwrap();
                     let first = u32::try_from(first).unwrap();
                     let results = committed.receipts.results(committed.state.header(), first, None).unwrap();
-                    let _ = sender.try_send(Event::Notice(*replica, Notice::Results(results)));
+                    let _ = sender.try_send(Event::Notice(*replica, Box::new(Notice::Results(results))));
                 }
                 if told.insert((*link, *replica)) {
                     let vote = votes[usize::from(*replica)].clone();
                     let commits = Bounded::try_from(vec![vote]).unwrap();
-                    let _ = sender.try_send(Event::Notice(*replica, Notice::Commits(commits)));
+                    let _ = sender.try_send(Event::Notice(*replica, Box::new(Notice::Commits(commits))));
                 }
             }
         }

@@ -1,1 +1,211 @@
-//! placeholder
+//! Replicas that fall behind, and readers that ask how far the cluster is.
+
+use quorate_protocol::peer::Announcement;
+use quorate_protocol::{PeerMessage, VoteKind};
+
+use super::harness::{MILLISECOND, Net, SECOND};
+use crate::{Input, Rejection, door};
+
+fn load(net: &mut Net, client: u8, numbers: std::ops::Range<u64>) {
+    for first in numbers {
+        let envelope = net.envelope(client, first, 1, 0);
+        net.request_all(&envelope);
+        net.settle();
+    }
+}
+
+#[test]
+fn st1_a_replica_beyond_every_window_pulls_what_it_missed() {
+    let mut net = Net::new(4);
+    net.lose = Box::new(|from, to, _| from == 3 || to == 3);
+    load(&mut net, 1, 0..300);
+    assert_eq!((net.height(0), net.height(3)), (300, 0));
+    net.lose = Box::new(|_, _, _| false);
+    net.advance_until(10 * SECOND, |net| net.all_at(300));
+    // And it takes part again: another one may fail.
+    net.crash(2);
+    load(&mut net, 2, 0..3);
+    net.advance_until(5 * SECOND, |net| net.all_at(303));
+}
+
+#[test]
+fn st4_catching_up_converges_under_load() {
+    let mut net = Net::new(4);
+    net.lose = Box::new(|from, to, _| from == 3 || to == 3);
+    load(&mut net, 1, 0..200);
+    net.lose = Box::new(|_, _, _| false);
+    for first in 200..600 {
+        let envelope = net.envelope(1, first, 1, 0);
+        net.request_all(&envelope);
+        net.advance(5 * MILLISECOND);
+    }
+    assert!(net.height(3) > 550, "at {} of {}", net.height(3), net.height(0));
+}
+
+#[test]
+fn st5_st6_absurd_announcements_hold_nobody_up() {
+    let mut net = Net::new(4);
+    net.crash(2);
+    let lie = Announcement { epoch: 0, view: u64::MAX, entered: true, committed: u64::MAX };
+    for to in [0, 1, 3] {
+        net.deliver(2, to, PeerMessage::Announce(lie.clone()));
+    }
+    net.lose = Box::new(|from, to, _| from == 3 || to == 3);
+    for first in 0..50 {
+        let envelope = net.envelope(1, first, 1, 0);
+        net.request_all(&envelope);
+        net.advance(MILLISECOND);
+    }
+    // Two of four are no quorum; nothing may have been committed, and nobody left its view for the lie.
+    assert_eq!(net.height(0), 0);
+    net.lose = Box::new(|_, _, _| false);
+    net.advance_until(10 * SECOND, |net| net.all_at(net.height(0)) && net.times_executed(0, 1, 49) == 1);
+    net.deliver(2, 3, PeerMessage::Announce(lie.clone()));
+    load(&mut net, 2, 0..20);
+    net.advance_until(5 * SECOND, |net| net.times_executed(3, 2, 19) == 1);
+}
+
+#[test]
+fn st5_committed_heights_without_a_certificate_are_refused() {
+    let mut net = Net::new(4);
+    load(&mut net, 1, 0..2);
+    let parent = net.nodes[0].committed.clone().unwrap();
+    let proposal = net.proposal(&parent, Vec::new());
+    let (state, _) = net.imagine(&parent, &proposal);
+    let batch = quorate_protocol::peer::Batch { header: state.header.clone(), proposal };
+    let wrong = net.certificate(VoteKind::Prepare, 0, 3, state.header.hash(), &[0, 1, 2]);
+    let mut forged = net.certificate(VoteKind::Commit, 0, 3, state.header.hash(), &[0, 1, 2]);
+    forged.header_hash = *net.configuration.cluster();
+    for certificate in [wrong, forged] {
+        let entry = quorate_protocol::peer::CommittedBatch { batch: batch.clone(), certificate };
+        net.deliver(0, 3, PeerMessage::Committed(vec![entry].try_into().unwrap()));
+    }
+    assert_eq!(net.rejections.len(), 2);
+    assert!(net.rejections.iter().all(|rejection| matches!(rejection, Rejection::Malformed { .. })));
+    assert_eq!(net.height(3), 2);
+}
+
+#[test]
+fn a_replica_that_was_down_for_long_restarts_and_follows_through_views() {
+    let mut net = Net::new(4);
+    load(&mut net, 1, 0..10);
+    net.crash(3);
+    for round in 0..3 {
+        let leader = net.replica(0).leader();
+        net.step(leader, Input::Resign);
+        net.advance_until(5 * SECOND, |net| net.replicas().iter().all(|replica| replica.has_entered()));
+        load(&mut net, 2, round * 50..(round + 1) * 50);
+    }
+    net.advance(3 * SECOND);
+    net.restart(3);
+    net.advance_until(10 * SECOND, |net| net.all_at(160));
+    let view = net.replica(0).view();
+    net.advance_until(10 * SECOND, |net| net.replica(3).view() >= view && net.replica(3).has_entered());
+}
+
+#[test]
+fn r4_the_answer_is_never_below_what_a_client_has_seen() {
+    let mut net = Net::new(4);
+    assert_eq!(net.replica(0).read_index().height, 0);
+    load(&mut net, 1, 0..2);
+    for i in 0..4 {
+        let answer = net.replica(i).read_index();
+        assert_eq!((answer.height, answer.certificate.unwrap().kind as u8), (2, 3));
+    }
+    // A client sees height 3 committed by COMMITs of 0, 1 and 2, of which no replica knows the others'.
+    net.lose = Box::new(
+        |_, _, message| matches!(message, PeerMessage::Votes(votes) if votes.iter().any(|v| v.kind == VoteKind::Commit)),
+    );
+    load(&mut net, 1, 2..3);
+    for i in 0..4 {
+        let answer = net.replica(i).read_index();
+        assert_eq!(answer.height, 3, "the certificate that it COMMITted on");
+        let certificate = answer.certificate.unwrap();
+        assert_eq!((certificate.height, certificate.view), (3, 0));
+    }
+    // During a view change it is the claim that answers, and afterwards the base.
+    net.lose = Box::new(|_, _, message| {
+        matches!(message, PeerMessage::NewView(_))
+            || matches!(message, PeerMessage::Votes(votes) if votes.iter().any(|v| v.view == 0))
+    });
+    net.step(0, Input::Resign);
+    net.settle();
+    assert!(!net.replica(3).has_entered());
+    assert_eq!(net.replica(3).read_index().height, 3);
+    assert!(net.replica(1).has_entered());
+    assert!(net.replica(1).read_index().height >= 3);
+    // A restart forgets nothing of it.
+    net.restart(2);
+    assert_eq!(net.replica(2).read_index().height, 3);
+}
+
+#[test]
+fn r4_a_reader_that_waits_for_a_dropped_height_is_served_by_empty_batches() {
+    let mut net = Net::new(4);
+    // Replica 3 alone learns of the prepare certificate at height 1, and tells a reader of it.
+    net.lose = Box::new(|_, to, message| {
+        matches!(message, PeerMessage::Votes(votes)
+            if votes.iter().any(|vote| to != 3 || vote.kind == VoteKind::Commit))
+    });
+    let envelope = net.envelope(1, 0, 1, 0);
+    net.request_all(&envelope);
+    net.settle();
+    let certificate = net.replica(3).read_index().certificate.expect("it COMMITted on it");
+    assert_eq!((certificate.height, certificate.view), (1, 0));
+    assert!((0..3).all(|i| net.replica(i).read_index().height == 0));
+    // It is gone when the next view begins, and the height with it.
+    net.crash(3);
+    net.lose = Box::new(
+        |_, _, message| matches!(message, PeerMessage::Votes(votes) if votes.iter().any(|vote| vote.view == 0)),
+    );
+    for i in 0..3 {
+        net.node(i).hold_disk = true;
+    }
+    net.crash(0);
+    net.crash(1);
+    net.crash(2);
+    (0..3).for_each(|i| net.node(i).log.truncate(1));
+    (0..3).for_each(|i| net.node(i).hold_disk = false);
+    net.lose = Box::new(|_, _, _| false);
+    (0..3).for_each(|i| net.restart(i));
+    net.settle();
+    net.advance(2 * SECOND);
+    assert!((0..3).all(|i| net.height(i) == 0), "idle: nothing is proposed");
+    // The reader shows the certificate to all.
+    for i in 0..3 {
+        let configuration = net.configuration_of(i);
+        let verifier = quorate_crypto::KeyedHashVerifier::from_signers(
+            (0..4).map(|s| net.signer(s)).collect::<Vec<_>>().iter(),
+        );
+        let waiting = door::verify_certificate(&configuration, &verifier, certificate.clone()).unwrap();
+        net.step(i, Input::Await(waiting));
+    }
+    net.settle();
+    assert!((0..3).all(|i| net.height(i) == 1));
+    assert_eq!(net.headers[&1].operation_count, 0, "an empty batch");
+    net.advance(10 * SECOND);
+    assert!((0..3).all(|i| net.height(i) == 1), "once");
+}
+
+#[test]
+fn r4_a_leader_that_ignores_a_waiting_reader_is_replaced() {
+    let mut net = Net::new(4);
+    let header = *net.configuration.cluster();
+    // R is within the window of what is committed; nobody holds the batch any more.
+    let certificate = net.certificate(VoteKind::Prepare, 0, 2, header, &[0, 1, 2]);
+    net.crash(0);
+    let verifier = quorate_crypto::KeyedHashVerifier::from_signers(
+        (0..4).map(|s| net.signer(s)).collect::<Vec<_>>().iter(),
+    );
+    net.step(1, Input::Resign);
+    for i in 1..4 {
+        // Shown after the view has moved on, so that nobody COMMITs on it.
+        let configuration = net.configuration_of(i);
+        let mut late = certificate.clone();
+        late.view = 0;
+        let waiting = door::verify_certificate(&configuration, &verifier, late).unwrap();
+        net.step(i, Input::Await(waiting));
+    }
+    net.advance_until(5 * SECOND, |net| net.all_at(2));
+    assert!(net.replica(1).view() >= 1);
+}

@@ -9,13 +9,12 @@ use std::sync::Arc;
 
 use quorate_crypto::{
     Address, Certificate, CertificateKind, Hash, KeyedHashSigner, KeyedHashVerifier, Member, MemberSet,
-    NodeSeed, Role, SecretKey, Signature, Signer, derive_hash,
+    NodeSeed, Role, SecretKey, Signer, derive_hash,
 };
 use quorate_protocol::record::Record;
-use quorate_protocol::view_change::{NewView, Rank, SignedClaim, ViewChange, ViewChangeBody};
 use quorate_protocol::{
-    BatchTime, Envelope, EnvelopeBody, Header, Height, Operation, OperationBody, PeerMessage, PrePrepare,
-    Proposal, ReplicaIndex, SessionId, View, Vote, VoteKind,
+    BatchTime, Envelope, EnvelopeBody, Header, Height, Operation, OperationBody, PeerMessage, Proposal,
+    ReplicaIndex, SessionId, View, Vote, VoteKind,
 };
 
 use crate::{
@@ -26,7 +25,7 @@ use crate::{
 pub const MILLISECOND: u64 = 1_000_000;
 pub const SECOND: u64 = 1_000 * MILLISECOND;
 /// Batch time when the network starts.
-const START: u64 = 1_700_000_000 * SECOND;
+pub const START: u64 = 1_700_000_000 * SECOND;
 
 #[derive(Clone, Debug)]
 pub struct State {
@@ -54,6 +53,8 @@ pub struct Node {
     pub hold_execution: bool,
     /// From this height on its execution is wrong.
     pub diverges_at: Option<Height>,
+    /// Its execution is wrong for batches of this session.
+    pub diverges_on: Option<SessionId>,
     pub wake_at: Option<u64>,
     pub clock_offset: i64,
     /// How often it has synced.
@@ -178,10 +179,6 @@ impl Net {
 
     pub fn height(&self, i: ReplicaIndex) -> Height {
         self.replica(i).committed_height()
-    }
-
-    pub fn up(&self) -> Vec<ReplicaIndex> {
-        (0..self.n()).filter(|i| self.nodes[usize::from(*i)].replica.is_some()).collect()
     }
 
     /// Takes a replica down; what was not synced is lost.
@@ -431,7 +428,9 @@ impl Net {
         let Some((height, digest, parent, proposal)) = self.node(i).executions.pop_front() else {
             return false;
         };
-        let wrong = self.node(i).diverges_at.is_some_and(|at| at <= height);
+        let poison = self.node(i).diverges_on;
+        let poisoned = proposal.envelopes.iter().any(|envelope| Some(envelope.body.session) == poison);
+        let wrong = poisoned || self.node(i).diverges_at.is_some_and(|at| at <= height);
         let wake_at = self.node(i).wake_at.map(BatchTime);
         let before = self.node(i).states[&parent].clone();
         let state = execute(&before, height, digest, &proposal, wrong);
@@ -527,80 +526,6 @@ impl Net {
     pub fn times_executed(&self, i: ReplicaIndex, client: u8, sequence: u64) -> usize {
         let executed = &self.nodes[usize::from(i)].committed.as_ref().unwrap().executed;
         executed.iter().filter(|(id, number, _)| *id == session_of(client) && *number == sequence).count()
-    }
-
-    // What a Byzantine replica might sign.
-
-    pub fn vote(
-        &self,
-        replica: ReplicaIndex,
-        kind: VoteKind,
-        view: View,
-        height: Height,
-        header: Hash,
-    ) -> Vote {
-        let signature = Signature::ZERO;
-        let mut vote = Vote { kind, epoch: 0, view, height, header, replica, signature };
-        vote.signature = self.signer(replica).sign(&vote.statement(*self.configuration.cluster()));
-        vote
-    }
-
-    pub fn certificate(
-        &self,
-        kind: VoteKind,
-        view: View,
-        height: Height,
-        header: Hash,
-        signers: &[ReplicaIndex],
-    ) -> Certificate {
-        let votes = signers.iter().map(|i| (*i, self.vote(*i, kind, view, height, header).signature));
-        let kind = kind.certificate_kind();
-        Certificate::assemble(kind, &self.members, view, height, header, votes).unwrap()
-    }
-
-    pub fn pre_prepare(&self, view: View, height: Height, proposal: Proposal) -> PrePrepare {
-        let cluster = *self.configuration.cluster();
-        let digest = proposal.digest(&cluster, 0, height);
-        let statement = PrePrepare::statement(cluster, 0, view, height, digest);
-        let signature = self.signer(self.configuration.leader(view)).sign(&statement);
-        PrePrepare { epoch: 0, view, height, proposal, signature }
-    }
-
-    pub fn view_change(
-        &self,
-        replica: ReplicaIndex,
-        view: View,
-        certificate: Option<Certificate>,
-    ) -> ViewChange {
-        let rank = certificate
-            .as_ref()
-            .map_or(Rank::default(), |known| Rank { view: known.view, height: known.height });
-        let header =
-            certificate.as_ref().map_or(self.configuration.genesis_hash(), |known| known.header_hash);
-        let body = ViewChangeBody { epoch: 0, view, rank, header, committed: 0, replica };
-        let signature = self.signer(replica).sign(&body.statement(*self.configuration.cluster()));
-        ViewChange { claim: SignedClaim { body, signature }, certificate }
-    }
-
-    pub fn new_view(&self, view: View, claims: Vec<SignedClaim>, base: Option<Certificate>) -> NewView {
-        let claims = claims.try_into().unwrap();
-        let statement = NewView::statement(*self.configuration.cluster(), 0, view, &claims, &base);
-        let signature = self.signer(self.configuration.leader(view)).sign(&statement);
-        NewView { epoch: 0, view, claims, base, signature }
-    }
-
-    /// State and digest after a proposal on a state, as an honest replica would compute them.
-    pub fn imagine(&self, parent: &State, proposal: &Proposal) -> (State, Hash) {
-        let height = parent.header.height + 1;
-        let digest = proposal.digest(self.configuration.cluster(), 0, height);
-        (execute(parent, height, digest, proposal, false), digest)
-    }
-
-    /// A proposal of these envelopes on a parent.
-    pub fn proposal(&self, parent: &State, envelopes: Vec<Envelope>) -> Proposal {
-        let least = parent.header.time.plus(u64::from(parent.header.operation_count).max(1));
-        let time = BatchTime(START + self.now).max(least);
-        Proposal { parent: parent.header.proposal, time, envelopes: envelopes.try_into().unwrap() }
     }
 }
 

@@ -17,6 +17,12 @@ pub struct DirectoryKey {
     pub key: [u8; 32],
 }
 
+impl std::fmt::Debug for DirectoryKey {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("DirectoryKey")
+    }
+}
+
 impl Row for DirectoryKey {
     const DAMAGED: &'static str = "a directory's key does not decode";
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a value is a version byte and then the borsh encoding of one type; a value has exactly one
 //! encoding, and whatever is not it, or breaks a rule of its type, is refused. Golden bytes of every row are
-//! in `tests/golden_rows.rs`, the layout is in `docs/SPEC/state.md`.
+//! in `tests/filesystem/golden.rs`, the layout is in `docs/SPEC/state.md`.
 
 mod block;
 mod content;

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 use quorate_crypto::{Bounded, BoundedBytes};
 use quorate_metadata::rows::{Row, Totals, value_hash};
 use quorate_metadata::{Answer, Caller, ContentRows, Errno, Progress, keys, release_session};
@@ -16,7 +18,7 @@ use quorate_protocol::query::Query;
 use quorate_protocol::{Ino, OperationBody, Reply};
 
 use crate::check;
-use crate::generate::{DIRECTORY, Step, callers, step};
+use crate::generate::{DIRECTORY, FILE, Step, callers, step};
 use crate::model::{Act, Model, Outcome, ROW};
 use crate::support::{ROOT, World, evidence, inline, session_id};
 
@@ -24,6 +26,8 @@ use crate::support::{ROOT, World, evidence, inline, session_id};
 struct Pair {
     world: World,
     model: Model,
+    /// How often each operation came to each end.
+    seen: BTreeMap<String, u32>,
 }
 
 impl Pair {
@@ -31,28 +35,24 @@ impl Pair {
         let mut world = World::new();
         world.parameters.reclaim_rows_per_batch = 40;
         let model = Model::new(world.time());
-        Self { world, model }
+        Self { world, model, seen: BTreeMap::new() }
     }
 
     /// The inode that a number stands for: one that exists, in most cases.
     fn choose(&self, pick: Ino) -> Ino {
-        let of_kind = |wanted: bool| -> Vec<Ino> {
-            let all = self.model.nodes.iter();
-            all.filter(|(_, node)| !wanted || node.kind == Some(FileKind::Directory))
-                .map(|(ino, _)| *ino)
-                .collect()
+        let (offset, kind) = match pick {
+            FILE.. => (FILE, Some(FileKind::Regular)),
+            DIRECTORY.. => (DIRECTORY, Some(FileKind::Directory)),
+            _ => (0, None),
         };
-        if pick >= DIRECTORY {
-            let directories = of_kind(true);
-            return directories[usize::try_from(pick - DIRECTORY).unwrap() % directories.len()];
+        let nodes = self.model.nodes.iter();
+        let nodes = nodes.filter(|(_, node)| kind.is_none() || node.kind == kind);
+        let mut all: Vec<Ino> = nodes.map(|(ino, _)| *ino).collect();
+        if kind.is_none() || all.is_empty() {
+            // Inodes that were, or will be.
+            all.extend([0, all.len() as u64 + 1]);
         }
-        if pick == 63 {
-            return 0;
-        }
-        let all = of_kind(false);
-        let index = usize::try_from(pick).unwrap() % (all.len() + 1);
-        // One past the last: an inode that was, or will be.
-        all.get(index).copied().unwrap_or(all.len() as u64 + 1)
+        all[usize::try_from(pick - offset).unwrap() % all.len()]
     }
 
     fn resolve(&self, mut body: OperationBody) -> OperationBody {
@@ -98,6 +98,7 @@ impl Pair {
             self.model.blocks.insert(BlockDescriptor::copies(&content).id().0, content);
         }
         let real = self.apply(&body);
+        self.note(&body, real.as_ref().map_or_else(|errno| errno.symbol(), |_| "done"));
         let (caller, session) = self.act();
         let (time, operation) = (self.world.time(), self.world.operation);
         let act = Act { caller: &caller, session, time, operation };
@@ -108,12 +109,21 @@ impl Pair {
         }
     }
 
+    fn note(&mut self, body: &OperationBody, end: &str) {
+        let debug = format!("{body:?}");
+        let operation: String = debug.chars().take_while(|letter| letter.is_alphabetic()).collect();
+        *self.seen.entry(format!("{operation} {end}")).or_default() += 1;
+    }
+
     /// Applies an operation, again after `Continue`, and after a fold when one is asked for.
     fn apply(&mut self, body: &OperationBody) -> Result<Reply, Errno> {
         for _ in 0..100 {
             match self.world.apply(body) {
-                Ok(Reply::Continue) => {}
-                Ok(Reply::NeedsFold { ino, index }) => self.fold(ino, index),
+                Ok(Reply::Continue) => self.note(body, "continue"),
+                Ok(Reply::NeedsFold { ino, index }) => {
+                    self.note(body, "fold");
+                    self.fold(ino, index);
+                }
                 outcome => return outcome,
             }
         }
@@ -308,7 +318,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 192, max_shrink_iters: 3000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_state_machine_is_the_model(steps in proptest::collection::vec(step(), 1..120)) {
+    fn the_state_machine_is_the_model(steps in proptest::collection::vec(step(), 1..300)) {
         let mut pair = Pair::new();
         for (index, step) in steps.into_iter().enumerate() {
             pair.run(step);
@@ -318,6 +328,60 @@ proptest! {
         }
         pair.compare_all();
         pair.tear_down();
+    }
+}
+
+/// The operations above are worth their name: every one succeeds often, and fails in all the usual ways.
+#[test]
+fn random_operations_reach_every_end() {
+    let mut runner = TestRunner::deterministic();
+    let steps = proptest::collection::vec(step(), 300);
+    let mut seen: BTreeMap<String, u32> = BTreeMap::new();
+    for _ in 0..100 {
+        let mut pair = Pair::new();
+        for step in steps.new_tree(&mut runner).unwrap().current() {
+            pair.run(step);
+        }
+        for (end, count) in std::mem::take(&mut pair.seen) {
+            *seen.entry(end).or_default() += count;
+        }
+        pair.tear_down();
+    }
+    let wanted = [
+        "Create done",
+        "Create EISDIR",
+        "Create EEXIST",
+        "Mkdir done",
+        "Mknod EPERM",
+        "Symlink done",
+        "Link done",
+        "Link EPERM",
+        "Unlink done",
+        "Unlink EISDIR",
+        "Unlink EPERM",
+        "Rmdir done",
+        "Rmdir ENOTEMPTY",
+        "Rename done",
+        "Rename EINVAL",
+        "Rename EISDIR",
+        "Rename ENOTDIR",
+        "Rename ENOTEMPTY",
+        "Rename EACCES",
+        "SetAttributes done",
+        "SetAttributes EPERM",
+        "SetAttributes EACCES",
+        "SetAttributes EBADF",
+        "SetXattr done",
+        "SetXattr ENODATA",
+        "RemoveXattr done",
+        "Open done",
+        "Release done",
+        "Write done",
+        "Write EBADF",
+        "Write EACCES",
+    ];
+    for end in wanted {
+        assert!(seen.get(end).is_some_and(|count| *count > 1), "hardly any {end} in {seen:#?}");
     }
 }
 
@@ -341,7 +405,7 @@ fn many_small_writes_fold_and_stay_right() {
         };
         let before = pair.world.operation;
         let body = OperationBody::Write {
-            ino: 1,
+            ino: FILE,
             at: WriteAt::Offset(offset),
             pieces: Bounded::try_from(vec![piece]).unwrap(),
             evidence: BlockEvidence::default(),

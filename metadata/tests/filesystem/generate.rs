@@ -37,17 +37,24 @@ fn directory() -> impl Strategy<Value = Ino> {
     prop_oneof![15 => (0..64_u64).prop_map(|pick| DIRECTORY + pick), 1 => 0..64_u64]
 }
 
+/// A number that stands for a regular file, if there is one.
+pub const FILE: Ino = 1 << 21;
+
+fn file() -> impl Strategy<Value = Ino> {
+    prop_oneof![9 => (0..64_u64).prop_map(|pick| FILE + pick), 1 => 0..64_u64]
+}
+
 fn any_inode() -> impl Strategy<Value = Ino> {
     0..64_u64
 }
 
 fn some_name() -> impl Strategy<Value = quorate_protocol::file::Name> {
-    prop_oneof![Just("a"), Just("b"), Just("c"), Just("d"), Just("e")].prop_map(name)
+    prop_oneof![Just("a"), Just("b"), Just("c"), Just("d")].prop_map(name)
 }
 
 fn some_mode() -> impl Strategy<Value = u16> {
-    let usual = [0o777, 0o755, 0o700, 0o1777, 0o2775, 0o6777, 0o2660, 0o644, 0o444, 0];
-    prop_oneof![4 => proptest::sample::select(usual.to_vec()), 1 => 0..0o10000_u16]
+    let usual = [0o777, 0o777, 0o777, 0o755, 0o700, 0o1777, 0o2777, 0o6777, 0o2670, 0o666, 0o644, 0o444];
+    prop_oneof![9 => proptest::sample::select(usual.to_vec()), 1 => 0..0o10000_u16]
 }
 
 fn open_mode() -> impl Strategy<Value = OpenMode> {
@@ -130,7 +137,7 @@ fn attributes() -> impl Strategy<Value = OperationBody> {
         (any_inode(), some_mode()).prop_map(|(ino, mode)| Setattr { mode: Some(mode), ..Setattr::of(ino) }),
         (any_inode(), proptest::option::of(id()), proptest::option::of(id()))
             .prop_map(|(ino, uid, gid)| Setattr { uid, gid, ..Setattr::of(ino) }),
-        (any_inode(), 0..9_000_u64, authority()).prop_map(|(ino, size, authority)| Setattr {
+        (file(), 0..9_000_u64, authority()).prop_map(|(ino, size, authority)| Setattr {
             size: Some(size),
             authority,
             ..Setattr::of(ino)
@@ -170,7 +177,7 @@ fn xattrs() -> impl Strategy<Value = OperationBody> {
 /// A piece of a write, and the content of its block.
 fn piece() -> impl Strategy<Value = (Piece, Option<Vec<u8>>)> {
     let bytes = proptest::collection::vec(any::<u8>(), 0..16).prop_map(|bytes| (inline(&bytes), None));
-    let block = (any::<u8>(), prop_oneof![1..100_usize, 1000..4000_usize], 0..50_usize).prop_map(
+    let block = (any::<u8>(), prop_oneof![1..100_usize, 1000..3500_usize], 0..50_usize).prop_map(
         |(seed, length, offset)| {
             let content: Vec<u8> = (0..length + offset)
                 .map(|index| seed.wrapping_add(u8::try_from(index % 251).unwrap()))
@@ -193,7 +200,7 @@ fn content() -> impl Strategy<Value = (OperationBody, Vec<Vec<u8>>)> {
     let single = proptest::collection::vec(piece(), 1);
     let several = proptest::collection::vec(piece(), 0..3);
     let pieces = prop_oneof![2 => single, 1 => several];
-    (any_inode(), at, pieces, authority(), any::<[u8; 16]>())
+    (file(), at, pieces, authority(), any::<[u8; 16]>())
         .prop_filter("at most one large block", |(_, _, pieces, ..)| {
             pieces.iter().filter(|(_, block)| block.as_ref().is_some_and(|block| block.len() > 200)).count()
                 < 2
@@ -209,8 +216,9 @@ fn content() -> impl Strategy<Value = (OperationBody, Vec<Vec<u8>>)> {
 
 pub fn step() -> impl Strategy<Value = Step> {
     let plain = |body: BoxedStrategy<OperationBody>| body.prop_map(|body| (body, Vec::new())).boxed();
-    let opens = (any_inode(), open_mode()).prop_map(|(ino, mode)| OperationBody::Open { ino, mode });
-    let releases = (any_inode(), release_mode(), 1..3_u32)
+    let opens = (prop_oneof![any_inode(), file()], open_mode())
+        .prop_map(|(ino, mode)| OperationBody::Open { ino, mode });
+    let releases = (prop_oneof![any_inode(), file()], release_mode(), 1..3_u32)
         .prop_map(|(ino, mode, count)| OperationBody::Release { ino, mode, count });
     let body = prop_oneof![
         10 => plain(naming().boxed()),
@@ -220,7 +228,8 @@ pub fn step() -> impl Strategy<Value = Step> {
         2 => plain(opens.boxed()),
         2 => plain(releases.boxed()),
     ];
-    (0..4_usize, 1..3_u64, body, proptest::bool::weighted(0.2)).prop_map(
+    let caller = prop_oneof![4 => Just(0_usize), 3 => 0..4_usize];
+    (caller, 1..3_u64, body, proptest::bool::weighted(0.2)).prop_map(
         |(caller, session, (body, blocks), reclaim)| Step { caller, session, body, blocks, reclaim },
     )
 }

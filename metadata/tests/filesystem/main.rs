@@ -11,18 +11,18 @@
     missing_docs
 )]
 
-//mod attributes;
+mod attributes;
 mod check;
-//mod content;
+mod content;
 mod differential;
 mod generate;
-//mod golden;
-//mod grants;
+mod golden;
+mod grants;
 mod model;
-//mod names;
-//mod permissions;
-//mod reads;
-//mod reclaim;
-//mod rename;
+mod names;
+mod permissions;
+mod reads;
+mod reclaim;
+mod rename;
 mod support;
-//mod xattrs;
+mod xattrs;

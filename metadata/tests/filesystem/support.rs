@@ -29,7 +29,8 @@ pub struct MemoryView {
 }
 
 impl MemoryView {
-    fn commit(&mut self) {
+    /// Makes everything so far the state that a failed operation goes back to.
+    pub fn commit(&mut self) {
         self.undo.clear();
     }
 

@@ -13,7 +13,7 @@ use quorate_crypto::{Ed25519Verifier, Hash};
 use quorate_protocol::Height;
 use quorate_protocol::peer::{Batch, CommittedBatch};
 use quorate_protocol::record::Record;
-use quorate_store::log::LogReader;
+use quorate_store::log::{LogError, LogReader};
 use quorate_transport::ClusterFile;
 use std::collections::{BTreeMap, VecDeque};
 use std::process::ExitCode;
@@ -142,6 +142,14 @@ impl LogSource {
     fn new(reader: LogReader) -> Self {
         Self { reader, pending: BTreeMap::new(), next: 1 }
     }
+
+    /// The height that a damaged record says it is of.
+    fn height_of(&self, error: &LogError) -> Option<Height> {
+        match error {
+            LogError::Damaged { position, .. } => self.reader.claimed_height(*position),
+            _ => None,
+        }
+    }
 }
 
 impl Source for LogSource {
@@ -150,7 +158,7 @@ impl Source for LogSource {
             let record = self
                 .reader
                 .next_record()
-                .map_err(|error| SourceError::Damaged { height: None, text: error.to_string() })?;
+                .map_err(|error| SourceError::Damaged { height: self.height_of(&error), text: error.to_string() })?;
             match record {
                 None => return Ok(None),
                 Some((_, Record::Proposed { batch, .. })) => {

@@ -5,9 +5,27 @@ use crate::harness::{Cluster, PATIENCE, mount_type, quorate, run, scratch, wait_
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
+
+/// Processes that are killed, and a mount that is taken away, when a test fails half-way.
+struct Started {
+    replicas: Vec<Child>,
+    mount: PathBuf,
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if mount_type(&self.mount).is_some() {
+            let _ = run(std::process::Command::new("umount").arg("-l").arg(&self.mount), PATIENCE);
+        }
+        for replica in &mut self.replicas {
+            let _ = replica.kill();
+            let _ = replica.wait();
+        }
+    }
+}
 
 fn send(child: &Child, signal: Signal) {
     kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
@@ -22,7 +40,7 @@ fn init_replica_mount_status_and_key_by_hand() {
     let ran = init().expect(0);
     assert!(ran.stdout.contains("survives 1 faulty"), "{}", ran.stdout);
     init().expect_one_line(1, &["holds a cluster already"]);
-    let mut replicas: Vec<Child> = (0..4)
+    let replicas = (0..4)
         .map(|number| {
             let log = std::fs::File::create(scratch.path().join(format!("{number}.log"))).unwrap();
             quorate(["replica", "--dir"]).arg(out.join(format!("replica-{number}"))).stderr(log).spawn().unwrap()
@@ -31,6 +49,7 @@ fn init_replica_mount_status_and_key_by_hand() {
 
     let mount = scratch.path().join("mnt");
     std::fs::create_dir(&mount).unwrap();
+    let mut started = Started { replicas, mount: mount.clone() };
     let cluster = out.join("cluster.toml");
     let key = out.join("admin.key");
     let with_cluster = |arguments: &[&str]| {
@@ -67,10 +86,10 @@ fn init_replica_mount_status_and_key_by_hand() {
     assert_eq!(mount_type(&mount), None);
     run(quorate(["umount"]).arg(&mount), PATIENCE).expect_one_line(1, &["nothing of quorate is mounted"]);
 
-    for replica in &replicas {
+    for replica in &started.replicas {
         send(replica, Signal::SIGTERM);
     }
-    for replica in &mut replicas {
+    for replica in &mut started.replicas {
         let mut status = None;
         wait_until("a replica ends at SIGTERM", Duration::from_secs(10), || {
             status = replica.try_wait().unwrap();

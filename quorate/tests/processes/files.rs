@@ -193,7 +193,7 @@ fn nothing_is_left_of_what_was_removed() {
     let before = cluster.settle();
     let (rows, bytes) = (largest(&before, "state_rows"), largest(&before, "block_bytes"));
     let script = "mkdir -p d/{1..20}/{1..5}
-        for i in {1..300}; do echo $i > d/$((i % 20 + 1))/$i; done
+        for i in {1..300}; do echo $i > d/$((i % 20 + 1))/file-$i; done
         for i in {1..12}; do head -c 3000000 /dev/urandom > d/large-$i; done
         ln d/large-1 d/again; ln -s d/large-2 d/link; truncate -s 1000000 d/large-3";
     shell_within(&mount.path, script, Duration::from_secs(90)).expect(0);

@@ -8,7 +8,6 @@ use quorate_cluster::LocalCluster;
 use quorate_protocol::genesis::Parameters;
 use serde_json::Value;
 use std::ffi::OsStr;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, Once};
@@ -94,7 +93,6 @@ pub struct Ran {
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
-    pub took: Duration,
 }
 
 impl Ran {
@@ -143,8 +141,7 @@ pub fn run(command: &mut Command, patience: Duration) -> Ran {
     };
     let signal = std::os::unix::process::ExitStatusExt::signal(&status);
     let code = status.code().or(signal.map(|signal| 128 + signal)).unwrap();
-    let took = began.elapsed();
-    Ran { code, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap(), took }
+    Ran { code, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
 }
 
 fn collect(mut from: impl std::io::Read + Send + 'static) -> std::thread::JoinHandle<String> {

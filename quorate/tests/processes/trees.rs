@@ -13,7 +13,8 @@ fn copies_are_equal_to_the_source() {
     let script = format!(
         "cp -a {from} copy
          diff -r {from} copy
-         test \"$(cd {from} && find . -printf '%P %y %m %s %l %T@\\n' | sort | md5sum)\" = \"$(cd copy && find . -printf '%P %y %m %s %l %T@\\n' | sort | md5sum)\"
+         list() {{ find . ! -type d -printf '%P %y %m %U:%G %s %l %T@\\n' , -type d -printf '%P %m %U:%G %T@\\n' | sort; }}
+         diff <(cd {from} && list) <(cd copy && list)
          test $(find copy -type f | wc -l) = {count}
          tar -C {from} -cf - . | (mkdir unpacked && tar -C unpacked -xf -)
          diff -r {from} unpacked

@@ -33,6 +33,8 @@ struct Scan {
     found: Vec<(Place, Fixed)>,
     // Runs of pages that hold no block, as (first, count).
     gaps: Vec<(u32, u32)>,
+    // Pages of gaps that an earlier opening found to be torn.
+    settled: u32,
     end: u32,
 }
 
@@ -119,7 +121,7 @@ fn read_pack(
 fn scan(checker: &Checker, number: u32, handle: PackFile) -> Result<Scan, FileError> {
     let bytes = handle.file.metadata().at("examine", &handle.path)?.len();
     let total = u32::try_from(bytes.div_ceil(PAGE_BYTES)).unwrap_or(u32::MAX);
-    let mut scan = Scan { handle, found: Vec::new(), gaps: Vec::new(), end: 1 };
+    let mut scan = Scan { handle, found: Vec::new(), gaps: Vec::new(), settled: 0, end: 1 };
     let mut fixed = vec![0; BLOCK_HEADER_BYTES];
     let mut page = 1;
     let mut gap = 0;
@@ -127,21 +129,24 @@ fn scan(checker: &Checker, number: u32, handle: PackFile) -> Result<Scan, FileEr
         let place = Place { pack: number, page };
         fixed.fill(0);
         crate::log::read_up_to(&scan.handle.file, &scan.handle.path, &mut fixed, place.offset())?;
-        let block = checker.decode(place, &fixed);
-        match block.filter(|block| pages(block.descriptor.length) <= total - page) {
-            Some(block) => {
-                if gap > 0 {
-                    scan.gaps.push((page - gap, gap));
-                    gap = 0;
-                }
-                page += pages(block.descriptor.length);
-                scan.end = page;
-                scan.found.push((place, block));
-            }
-            None => {
-                gap += 1;
-                page += 1;
-            }
+        let rest = total - page;
+        let block = checker.decode(place, &fixed).filter(|block| pages(block.descriptor.length) <= rest);
+        let settled = checker.decode_gap(place, &fixed).filter(|count| *count <= rest);
+        let taken = block.as_ref().map(|block| pages(block.descriptor.length)).or(settled);
+        let Some(taken) = taken else {
+            gap += 1;
+            page += 1;
+            continue;
+        };
+        if gap > 0 {
+            scan.gaps.push((page - gap, gap));
+            gap = 0;
+        }
+        page += taken;
+        scan.end = page;
+        match block {
+            Some(block) => scan.found.push((place, block)),
+            None => scan.settled = scan.settled.saturating_add(taken),
         }
     }
     Ok(scan)
@@ -160,9 +165,16 @@ fn add_pack(
     scan: Scan,
     synced: u32,
 ) -> Result<u64, BlockError> {
-    let Scan { handle, found, gaps, end } = scan;
-    let gap_pages = gaps.iter().fold(0u32, |sum, (_, count)| sum.saturating_add(*count));
-    let mut torn = gaps.iter().filter(|(first, _)| *first >= synced).count() as u64;
+    let Scan { handle, found, gaps, settled, end } = scan;
+    let gap_pages = gaps.iter().fold(settled, |sum, (_, count)| sum.saturating_add(*count));
+    let torn_gaps = gaps.iter().filter(|(first, _)| *first >= synced);
+    let mut torn = 0;
+    for (page, count) in torn_gaps {
+        let place = Place { pack: number, page: *page };
+        let bytes = checker.encode_gap(place, *count);
+        handle.file.write_all_at(&bytes, place.offset()).at("write", &handle.path)?;
+        torn += 1;
+    }
     let mut pack = Pack { handle: handle.clone(), pages: end, live: 0, dead: gap_pages };
     let mut killed = Vec::new();
     let mut kept = Vec::new();
@@ -184,7 +196,7 @@ fn add_pack(
     for (place, _) in &killed {
         checker.write_dead(&handle.file, *place).at("write", &handle.path)?;
     }
-    if !killed.is_empty() {
+    if torn > 0 {
         handle.file.sync_data().at("sync", &handle.path)?;
     }
     for (place, length) in killed {

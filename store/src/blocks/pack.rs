@@ -22,6 +22,8 @@ pub const PACK_VERSION: u32 = 1;
 pub const PACK_MAGIC: &[u8; 8] = b"qrt-blk\n";
 /// First bytes of a block's fixed part.
 pub const BLOCK_MAGIC: &[u8; 4] = b"qblk";
+/// First bytes of a run of pages that a crash left without a block.
+pub const GAP_MAGIC: &[u8; 4] = b"qgap";
 /// Blocks begin at multiples of this, and a deleted block's other pages are given back.
 pub const PAGE_BYTES: u64 = 4096;
 /// Bytes of a block before its content: one sector, because parts of it are written again in place.
@@ -182,6 +184,22 @@ impl Checker {
             slot: 1 - slot,
             dead,
         })
+    }
+
+    /// What is written at the beginning of pages that a crash left without a block, so that they are not
+    /// taken for damage later.
+    pub(crate) fn encode_gap(&self, place: Place, pages: u32) -> Vec<u8> {
+        let mut bytes = GAP_MAGIC.to_vec();
+        bytes.extend_from_slice(&pages.to_le_bytes());
+        let check = self.check(4, place, &bytes);
+        bytes.extend_from_slice(&check);
+        bytes
+    }
+
+    /// How many pages hold no block here, if that was written; at least 1.
+    pub(crate) fn decode_gap(&self, place: Place, bytes: &[u8]) -> Option<u32> {
+        let pages = u32_at(bytes, 4);
+        (pages > 0 && bytes.starts_with(&self.encode_gap(place, pages))).then_some(pages)
     }
 
     /// The bytes of a promise slot.

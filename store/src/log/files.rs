@@ -15,7 +15,7 @@ pub const SEGMENT_BYTES_DEFAULT: u32 = 16 << 20;
 /// Most bytes of any segment; positions in it fit 32 bits.
 pub const SEGMENT_BYTES_MAX: u32 = 1 << 30;
 
-const CHUNK_BYTES: usize = 1 << 20;
+const CHUNK_BYTES: usize = 256 << 10;
 const EXTENSION: &str = "log";
 
 /// The path of a segment.
@@ -41,14 +41,20 @@ pub(crate) fn list(directory: &Path) -> Result<Vec<u32>, FileError> {
 }
 
 /// Makes a segment file full of zeros, or makes one that was left unfinished complete, and syncs it and
-/// its name. Whatever the file held is gone.
+/// its name. Whatever the file held is gone. If it fails, no part of it keeps the disk full.
 pub(crate) fn prepare(directory: &Path, segment: u32, bytes: u32) -> Result<File, FileError> {
     let path = segment_path(directory, segment);
-    let file =
-        File::options().read(true).write(true).create(true).truncate(true).open(&path).at("create", &path)?;
-    write_zeros(&file, &path, 0, u64::from(bytes))?;
-    file.sync_all().at("sync", &path)?;
-    sync_directory(directory)?;
+    let options = File::options().read(true).write(true).create(true).truncate(true).clone();
+    let file = options.open(&path).at("create", &path)?;
+    let filled = write_zeros(&file, &path, 0, u64::from(bytes));
+    let synced = filled.and_then(|()| file.sync_all().at("sync", &path));
+    if let Err(error) = synced.and_then(|()| sync_directory(directory)) {
+        // An empty file counts as one that is still to be prepared.
+        if let Err(cut) = file.set_len(0) {
+            tracing::warn!(error = %cut, path = %path.display(), "cannot empty a segment");
+        }
+        return Err(error);
+    }
     Ok(file)
 }
 

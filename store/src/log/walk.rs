@@ -78,6 +78,10 @@ impl Walk {
         Self { directory: directory.to_owned(), current: None, next: 0, chain, first }
     }
 
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Number of the next record: how many were read.
     pub(crate) fn next(&self) -> u64 {
         self.next

@@ -71,6 +71,28 @@ fn foreign_newer_and_damaged_files_are_told_apart() {
 }
 
 #[test]
+fn golden_layout() {
+    let text = file().to_toml();
+    let keys: Vec<&str> = text.lines().filter_map(|line| line.split([' ', '=']).next()).collect();
+    let table = [
+        "",
+        "[[replica]]",
+        "index",
+        "address",
+        "consensus",
+        "transport",
+        "blocks",
+        "log_note",
+        "log_cosignature",
+    ];
+    let mut wanted = vec!["#", "#", "format", "version", "cluster", "genesis"];
+    wanted.extend(table.iter().cycle().take(4 * table.len()));
+    assert_eq!(keys, wanted);
+    assert!(text.contains("\nformat = \"quorate-cluster\"\nversion = 1\ncluster = \""));
+    assert!(text.contains("\nindex = 3\naddress = \"127.0.0.1:7003\"\nconsensus = \""));
+}
+
+#[test]
 fn another_clusters_genesis_is_named() {
     let file = file();
     let mut other = file.genesis().clone();

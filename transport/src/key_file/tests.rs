@@ -36,7 +36,8 @@ fn golden_text() {
     assert_eq!(lines[0], "quorate principal key v1");
     assert_eq!(lines[1], "public 8139770ea87d175f56a35466c34c7ecccb8d8a91b4ee37a25df60f5b8fc9b394");
     assert_eq!(lines[2], format!("secret {}", "02".repeat(32)));
-    assert!(lines[3].starts_with("check ") && lines.len() == 4);
+    assert_eq!(lines[3], "check cec445edcfbf6e82");
+    assert_eq!(lines.len(), 4);
 }
 
 #[test]

@@ -12,10 +12,12 @@ use quorate_protocol::limits::FRAME_BYTES_MAX;
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinSet};
 
-use super::{Answer, ClientConnection, ClientEvent, Clients, Held, ReplyHandle, refusal};
+use super::{
+    Answer, ClientConnection, ClientEvent, Clients, Held, ReplyHandle, SMALL_BYTES_MAX, Share, refusal,
+};
 use crate::error::{Fault, FrameError};
 use crate::frame::{FrameReader, decode_body, encode_frame};
-use crate::tuning::CloseCode;
+use crate::tuning::{CloseCode, PRIORITY_PUSHED, priority};
 
 /// A request must have arrived whole so long after its first bytes.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -133,11 +135,11 @@ async fn wait_for_answer(send: &mut SendStream, receiver: oneshot::Receiver<Answ
 async fn read_request(
     client: &ClientConnection,
     receive: RecvStream,
-) -> Result<(ClientRequest, super::Share), FrameError> {
+) -> Result<(ClientRequest, Share), FrameError> {
     let mut reader = FrameReader::new(receive, FRAME_BYTES_MAX);
     let length = reader.length().await?.ok_or(FrameError::Truncated)?;
-    let share = client.0.requests.take(length).await.ok_or(FrameError::Protocol("no budget"))?;
-    let request = decode_body(&reader.body(length).await?)?;
+    let (body, share) = client.0.requests.read(&mut reader, length).await?;
+    let request = decode_body(&body)?;
     reader.end().await?;
     Ok((request, share))
 }
@@ -147,6 +149,7 @@ async fn write_answer(send: &mut SendStream, answer: Option<Answer>) -> Result<(
         let _ = send.reset(STREAM_ABANDONED);
         return Ok(());
     };
+    let _ = send.set_priority(priority(answer.frame.len() > SMALL_BYTES_MAX));
     match tokio::time::timeout(REPLY_TIMEOUT, send.write_chunk(answer.frame)).await {
         Ok(written) => {
             written.map_err(io::Error::from)?;
@@ -168,9 +171,10 @@ async fn serve_submissions(
 ) -> Result<(), FrameError> {
     let mut reader = FrameReader::new(receive, FRAME_BYTES_MAX);
     while let Some(length) = reader.length().await? {
-        let share = client.0.submissions.take(length).await.ok_or(FrameError::Protocol("no budget"))?;
-        let body = tokio::time::timeout(REQUEST_TIMEOUT, reader.body(length)).await;
-        let body = body.map_err(|_| FrameError::Protocol("a submission did not arrive in time"))??;
+        let reading = client.0.submissions.read(&mut reader, length);
+        // Giving the stream up makes the client call anew.
+        let read = tokio::time::timeout(REQUEST_TIMEOUT, reading).await;
+        let (body, share) = read.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         let (envelope, results): (Envelope, bool) = decode_body(&body)?;
         let request = ClientRequest::Submit { envelope, results };
         let reply = ReplyHandle { sender: None, replies: client.0.replies.clone(), _request: None };
@@ -185,8 +189,7 @@ async fn serve_submissions(
 async fn write_notices(client: ClientConnection) -> Result<(), FrameError> {
     let mut frames = client.0.notices.take().await;
     let mut stream = client.0.connection.open_uni().await.map_err(io::Error::from)?;
-    // Votes are small and awaited, replies may be large.
-    let _ = stream.set_priority(1);
+    let _ = stream.set_priority(PRIORITY_PUSHED);
     loop {
         stream.write_all_chunks(&mut frames).await.map_err(io::Error::from)?;
         frames = client.0.notices.take().await;

@@ -211,6 +211,41 @@ fn nobody_hangs_when_an_answer_never_comes_or_is_not_wanted() {
 }
 
 #[test]
+fn small_requests_overtake_uploads_that_the_replica_is_slow_to_answer() {
+    run(async {
+        let cluster = Cluster::new();
+        let mut node = cluster.start(0);
+        let endpoint = ClientEndpoint::new().unwrap();
+        let (connection, _notices) = endpoint.connect(&cluster.target(0), None).await.unwrap();
+        let mut uploads = tokio::task::JoinSet::new();
+        for _ in 0..40 {
+            let connection = connection.clone();
+            uploads.spawn(async move { connection.request(&put(1 << 20)).await });
+        }
+        // All uploads that are let in lie unanswered; a small request comes through all the same.
+        let mut unanswered = Vec::new();
+        for _ in 0..crate::client::LARGE_REQUESTS_MAX {
+            unanswered.push(next_request(&mut node.client_events).await.2);
+        }
+        let asking = tokio::spawn(async move { connection.request(&ClientRequest::Status).await });
+        let (_, request, reply) = next_request(&mut node.client_events).await;
+        assert_eq!(request, ClientRequest::Status);
+        reply.send(&ClientReply::Accepted);
+        soon("the small reply", asking).await.unwrap().unwrap();
+        for reply in unanswered {
+            reply.send(&ClientReply::Accepted);
+        }
+        tokio::spawn(serve(node.client_events));
+        soon("uploads", async {
+            while let Some(reply) = uploads.join_next().await {
+                reply.unwrap().unwrap();
+            }
+        })
+        .await;
+    });
+}
+
+#[test]
 fn connections_beyond_the_limit_are_refused_and_places_come_free() {
     run(async {
         let mut cluster = Cluster::new();

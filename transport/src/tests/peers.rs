@@ -100,8 +100,8 @@ fn a_killed_peer_that_restarts_is_found_before_the_time_out() {
     let reborn = runtime();
     let mut node = reborn.block_on(async { cluster.start(0) });
     reborn.block_on(until_connected(&mut node.peer_events, 1));
-    reborn.spawn(async move { while node.peer_events.recv().await.is_some() {} });
-    reborn.block_on(tokio::time::sleep(Duration::from_millis(100)));
+    // Lets the other side finish its part.
+    reborn.block_on(async { tokio::time::sleep(Duration::from_millis(300)).await });
     let elapsed = survivor.join().unwrap();
     assert!(elapsed < IDLE_TIMEOUT, "a reset tells sooner than the time-out, not after {elapsed:?}");
 }
@@ -129,6 +129,29 @@ fn a_killed_caller_replaces_its_old_connection() {
         again.peers.send(0, &small(5));
         assert_eq!(next_message(&mut node.peer_events).await, (1, small(5)));
         assert_eq!(node.peers.connected(), [1]);
+    });
+}
+
+#[test]
+fn a_peer_that_falls_silent_is_missed_within_the_time_out() {
+    let cluster = Cluster::new();
+    let paused = runtime();
+    let mut silent = paused.block_on(async { cluster.start(1) });
+    run(async {
+        let mut node = cluster.start(0);
+        let driver = std::thread::spawn(move || {
+            paused.block_on(until_connected(&mut silent.peer_events, 0));
+            // Still there, but nothing drives it any more.
+            (paused, silent)
+        });
+        until_connected(&mut node.peer_events, 1).await;
+        let start = Instant::now();
+        until_disconnected(&mut node.peer_events, 1).await;
+        assert!(start.elapsed() < IDLE_TIMEOUT + Duration::from_secs(2));
+        assert!(node.peers.connected().is_empty());
+        let (paused, silent) = driver.join().unwrap();
+        drop(silent);
+        paused.shutdown_background();
     });
 }
 

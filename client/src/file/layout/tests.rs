@@ -1,6 +1,7 @@
 //! Plans against a model: a file as a flat array of bytes.
 #![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
+use proptest::prelude::*;
 use quorate_crypto::BoundedBytes;
 
 use super::*;
@@ -75,4 +76,27 @@ fn segments_fill_a_buffer_clipped_at_both_ends_and_holes_stay_zero() {
     assert!(place(&mut buffer, &parts[0], &content));
     assert_eq!(buffer[16..46], content[7..37]);
     assert!(!place(&mut buffer, &parts[0], &content[..36]), "a block that is too short is noticed");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Whatever the ranges, the plan writes exactly them, in order, within the bounds.
+    #[test]
+    fn any_ranges_are_planned_exactly(
+        spans in prop::collection::vec((0_u64..200_000, 0_usize..60_000), 0..12),
+        block_log2 in 12_u8..=16,
+        inline_limit in 0_usize..5000,
+    ) {
+        let ranges: Vec<_> = spans.iter().map(|(offset, length)| range(*offset, *length)).collect();
+        let writes = plan(ranges.clone(), block_log2, inline_limit);
+        prop_assert_eq!(applied(&writes), model(&ranges.into_iter().filter(|one| !one.bytes.is_empty()).collect::<Vec<_>>()));
+        for write in &writes {
+            prop_assert!(!write.pieces.is_empty() && write.pieces.len() <= PIECES_PER_WRITE_MAX);
+            prop_assert!(write.blocks() <= BLOCKS_PER_RECEIPT_MAX && write.block_bytes() <= PUT_BLOCKS_BYTES_MAX);
+            let bytes: usize = write.pieces.iter().map(Planned::len).sum();
+            let rows = ((write.offset + bytes as u64 - 1) >> block_log2) - (write.offset >> block_log2) + 1;
+            prop_assert!(rows <= quorate_metadata::WRITE_ROWS_MAX);
+        }
+    }
 }

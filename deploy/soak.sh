@@ -1,0 +1,139 @@
+#!/usr/bin/env bash
+# The long versions of the tests, an hour or more on two cores: 300,000 seeds of the simulator, and the
+# vendored sources of all dependencies (some 20,000 files) copied, compared, committed to git and removed,
+# once undisturbed and once while the leader is killed and another replica is paused.
+#
+#   bash deploy/soak.sh [simulator | tree | faults]...      default: all of them
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source deploy/setup.sh
+quorate_test_tools
+if [ $# -eq 0 ]; then set -- simulator tree faults; fi
+for part in "$@"; do
+  case "$part" in
+    simulator | tree | faults) ;;
+    *) echo "usage: bash deploy/soak.sh [simulator | tree | faults]..." >&2; exit 2 ;;
+  esac
+done
+
+say "building (release)"
+cargo build --quiet --release --locked --workspace
+programs=$(cd "${CARGO_TARGET_DIR:-target}/release" && pwd)
+place=$(mktemp -d "${TMPDIR:-/tmp}/quorate-soak.XXXXXX")
+trap 'rm -rf "$place"' EXIT
+export PATH="$programs:$PATH" SOAK_TREE="$place/vendor"
+export GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null
+
+tree() {
+  [ -d "$SOAK_TREE" ] && return
+  say "vendoring the sources of all dependencies"
+  cargo vendor --quiet --locked --versioned-dirs "$SOAK_TREE" >/dev/null
+  echo "$(find "$SOAK_TREE" -type f | wc -l) files, $(du -sm "$SOAK_TREE" | cut -f 1) MB"
+}
+
+# These scripts run inside the mount, by `quorate dev --exec`.
+cat >"$place/common" <<'SCRIPT'
+set -euo pipefail
+began=$SECONDS
+step() { printf '%6d s  %s\n' $((SECONDS - began)) "$*"; }
+# The largest value of a number that every replica reports.
+largest() { quorate status --output json | grep -oE "\"$1\": *[0-9]+" | grep -oE '[0-9]+$' | sort -n | tail -n 1; }
+# All replicas at one height and root, within two minutes.
+settled() {
+  for _ in {1..120}; do
+    alike=$(quorate status | awk '$1 ~ /^[0-9]+$/ { print $5, $9 }' | sort -u)
+    [ "$(wc -l <<<"$alike")" = 1 ] && return
+    sleep 1
+  done
+  quorate status
+  echo 'the replicas do not come to one height and root' >&2
+  return 1
+}
+audit() {
+  for replica in 0 1 2 3; do quorate audit verify --dir "$QUORATE_DIR/replica-$replica"; done
+  quorate audit verify
+}
+SCRIPT
+
+cat >"$place/undisturbed" <<'SCRIPT'
+step copying
+cp -a "$SOAK_TREE" vendor
+step comparing
+diff -r "$SOAK_TREE" vendor
+step git
+cd vendor
+git init -q . && git config user.name Soak && git config user.email soak@example.org
+git add -f . && git commit -q -m all && git fsck --full
+test -z "$(git status --porcelain)"
+cd ..
+settled
+full=$(largest state_rows)
+step removing
+rm -rf vendor
+test -z "$(ls -A)"
+step 'waiting for the last orphan to go'
+for attempt in {1..300}; do
+  echo "$attempt" >tick && rm tick && sleep 1
+  rows=$(largest state_rows) bytes=$(largest block_bytes)
+  [ "$rows" -lt 100 ] && [ "$bytes" -eq 0 ] && break
+done
+step "$full rows when full; $rows rows and $bytes bytes of blocks are left"
+[ "$rows" -lt 100 ] && [ "$bytes" -eq 0 ]
+settled
+audit
+step done
+SCRIPT
+
+cat >"$place/disturbed" <<'SCRIPT'
+faults() {
+  for round in 1 2 3; do
+    sleep 15
+    leader=$(quorate status | awk '$3 == "leader" { print $1; exit }')
+    step "round $round: killing the leader, replica $leader"
+    quorate dev kill "$leader"
+    sleep 5
+    quorate dev start "$leader"
+    until quorate status >/dev/null; do sleep 0.5; done
+    other=$(((leader + 2) % 4))
+    step "round $round: pausing replica $other for ten seconds"
+    quorate dev pause "$other"
+    sleep 10
+    quorate dev continue "$other"
+  done
+}
+faults & at_work=$!
+step copying
+cp -a "$SOAK_TREE" vendor
+wait "$at_work"
+step comparing
+diff -r "$SOAK_TREE" vendor
+settled
+step 'killing all four in the middle of a copy, and starting them again'
+cp -a vendor second & copy=$!
+sleep 5
+for replica in 0 1 2 3; do quorate dev kill $replica; done
+for replica in 0 1 2 3; do quorate dev start $replica; done
+wait "$copy"
+diff -r vendor second
+settled
+audit
+step done
+SCRIPT
+
+in_a_mount() { # NAME WHAT
+  say "$2"
+  cat "$place/common" "$place/$1" >"$place/script"
+  quorate dev --exec "exec bash '$place/script'"
+}
+
+for part in "$@"; do
+  case "$part" in
+    simulator)
+      say "300,000 seeds of the simulator"
+      quorate-sim run --seeds 0..300000 --jobs "$(nproc)"
+      ;;
+    tree) tree; in_a_mount undisturbed 'the tree: cp -a, diff -r, git, rm -r' ;;
+    faults) tree; in_a_mount disturbed 'the tree again, with a leader killed and another replica paused, and all killed' ;;
+  esac
+done
+say "done"

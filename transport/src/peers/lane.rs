@@ -1,0 +1,96 @@
+//! The lanes between two replicas: which message takes which, and what each may hold.
+//!
+//! Invariant: every message has one lane, and a lane's budget holds at least its largest frame.
+
+use quorate_protocol::PeerMessage;
+use quorate_protocol::limits::FRAME_BYTES_MAX;
+
+use super::{
+    INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, INBOX_URGENT_BYTES_MAX, LANES, OUTBOX_BYTES_MAX,
+    OUTBOX_MESSAGES_MAX, OUTBOX_URGENT_BYTES_MAX, URGENT_FRAME_BYTES_MAX,
+};
+use crate::budget::Budget;
+use crate::outbox::Outbox;
+
+/// A lane; its number is the first byte of its stream.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Votes and everything else that is small and awaited.
+    Urgent = 0,
+    /// Proposals, and envelopes for the leader.
+    Proposals = 1,
+    /// Catching up.
+    Bulk = 2,
+}
+
+impl Lane {
+    pub(super) const ALL: [Self; LANES] = [Self::Urgent, Self::Proposals, Self::Bulk];
+
+    pub(super) fn of(message: &PeerMessage) -> Self {
+        match message {
+            PeerMessage::PrePrepare(_) | PeerMessage::Forward(_) => Self::Proposals,
+            PeerMessage::Committed(_) | PeerMessage::Batches(_) | PeerMessage::Block { .. } => Self::Bulk,
+            PeerMessage::Votes(_)
+            | PeerMessage::Suspect(_)
+            | PeerMessage::Resign(_)
+            | PeerMessage::ViewChange(_)
+            | PeerMessage::NewView(_)
+            | PeerMessage::Certificate(_)
+            | PeerMessage::Announce(_)
+            | PeerMessage::FetchCommitted { .. }
+            | PeerMessage::FetchBatches { .. }
+            | PeerMessage::FetchNewView { .. }
+            | PeerMessage::FetchBlock { .. } => Self::Urgent,
+        }
+    }
+
+    pub(super) fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+
+    pub(super) const fn number(self) -> u8 {
+        self as u8
+    }
+
+    pub(super) const fn priority(self) -> i32 {
+        match self {
+            Self::Urgent => 2,
+            Self::Proposals => 1,
+            Self::Bulk => 0,
+        }
+    }
+
+    pub(super) const fn frame_bytes_max(self) -> usize {
+        match self {
+            Self::Urgent => URGENT_FRAME_BYTES_MAX,
+            Self::Proposals | Self::Bulk => FRAME_BYTES_MAX,
+        }
+    }
+
+    pub(super) fn outbox(self) -> Outbox {
+        match self {
+            Self::Urgent => Outbox::new(OUTBOX_MESSAGES_MAX, OUTBOX_URGENT_BYTES_MAX),
+            Self::Proposals | Self::Bulk => Outbox::new(OUTBOX_MESSAGES_MAX, OUTBOX_BYTES_MAX),
+        }
+    }
+
+    pub(super) fn inbox(self) -> Budget {
+        match self {
+            Self::Urgent => Budget::new(INBOX_URGENT_BYTES_MAX, INBOX_MESSAGES_MAX),
+            Self::Proposals | Self::Bulk => Budget::new(INBOX_BYTES_MAX, INBOX_MESSAGES_MAX),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_are_numbered_by_their_place() {
+        for lane in Lane::ALL {
+            assert_eq!(Lane::from_number(lane.number()), Some(lane));
+        }
+        assert_eq!(Lane::from_number(3), None);
+    }
+}
