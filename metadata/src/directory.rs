@@ -173,3 +173,72 @@ pub(crate) fn is_ancestor(view: &dyn View, candidate: Ino, start: Ino) -> Result
     }
     Err(Errno::ELOOP.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::view::{Key, Missing, Value};
+
+    #[derive(Default)]
+    struct Map(BTreeMap<Key, Value>);
+
+    impl View for Map {
+        fn get(&self, key: &Key) -> Result<Option<Value>, Missing> {
+            Ok(self.0.get(key).cloned())
+        }
+
+        fn next(&self, from: &Key, end: Option<&Key>) -> Result<Option<(Key, Value)>, Missing> {
+            let first = self.0.range(*from..).next().filter(|(key, _)| end.is_none_or(|end| *key < end));
+            Ok(first.map(|(key, value)| (*key, value.clone())))
+        }
+
+        fn put(&mut self, key: Key, value: Value) {
+            self.0.insert(key, value);
+        }
+
+        fn delete(&mut self, key: Key) {
+            self.0.remove(&key);
+        }
+    }
+
+    fn name(text: &str) -> Name {
+        Name::new(text.as_bytes()).unwrap()
+    }
+
+    /// A directory in which an entry of another name has the cookie of "wanted".
+    fn with_collision() -> (Map, KeyHash) {
+        let mut map = Map::default();
+        let key = new_key(&[1; 16], 5);
+        rows::put(&mut map, keys::directory_key(5), &key);
+        let mut hash = hash_under(&key, &name("wanted"));
+        hash.key[KEY_HASH_BYTES - 1] ^= 1;
+        insert(&mut map, 5, &hash, &name("other"), 9, FileKind::Regular);
+        (map, hash.key)
+    }
+
+    #[test]
+    fn a_cookie_is_free_again_when_its_entry_leaves_in_the_same_operation() {
+        let (map, leaving) = with_collision();
+        assert_eq!(probe(&map, 5, &name("wanted"), None).unwrap().1, Slot::Taken);
+        assert_eq!(probe(&map, 5, &name("wanted"), Some(&leaving)).unwrap().1, Slot::Free);
+        assert_eq!(probe(&map, 5, &name("wanted"), Some(&[0; KEY_HASH_BYTES])).unwrap().1, Slot::Taken);
+        assert_eq!(probe(&map, 5, &name("elsewhere"), None).unwrap().1, Slot::Free);
+    }
+
+    #[test]
+    fn hashes_are_keyed_and_keep_the_top_bit_clear() {
+        let (one, two) = (new_key(&[1; 16], 5), new_key(&[1; 16], 6));
+        assert_ne!(one, two, "the same entropy in another directory is another key");
+        for index in 0..200 {
+            let name = name(&format!("name {index}"));
+            let hash = hash_under(&one, &name);
+            assert!(hash.cookie() < 1 << 63);
+            assert_ne!(hash, hash_under(&two, &name));
+            let plain = blake3::keyed_hash(&one.key, name.as_bytes());
+            assert_eq!(hash.key[1..], plain.as_bytes()[1..KEY_HASH_BYTES]);
+            assert_eq!(hash.key[0], plain.as_bytes()[0] & 0x7F);
+        }
+    }
+}

@@ -60,8 +60,7 @@ impl Budget {
 pub fn reclaim(view: &mut dyn View, moment: Moment, parameters: &Parameters) -> Result<Reclaimed, Error> {
     let mut budget = Budget(parameters.reclaim_rows_per_batch);
     let queue_end = keys::table_end(TABLE_RECLAIM);
-    loop {
-        let Some((key, _)) = view.next(&keys::table_start(TABLE_RECLAIM), Some(&queue_end))? else { break };
+    while let Some((key, _)) = view.next(&keys::table_start(TABLE_RECLAIM), Some(&queue_end))? {
         if budget.is_spent() {
             return Ok(Reclaimed { progress: Progress::More, next_at: None });
         }

@@ -34,11 +34,11 @@ struct Directories {
 }
 
 impl Directories {
-    fn new(&self) -> &Inode {
+    fn target(&self) -> &Inode {
         self.new.as_ref().unwrap_or(&self.old)
     }
 
-    fn new_mut(&mut self) -> &mut Inode {
+    fn target_mut(&mut self) -> &mut Inode {
         self.new.as_mut().unwrap_or(&mut self.old)
     }
 
@@ -59,7 +59,7 @@ pub(crate) fn rename(
     let new =
         (parent != new_parent).then(|| inodes::searchable(view, context.caller, new_parent)).transpose()?;
     let directories = Directories { old, new };
-    if directories.old.realm != directories.new().realm {
+    if directories.old.realm != directories.target().realm {
         return Err(Errno::EXDEV.into());
     }
     let (hash, entry) = directory::find(view, parent, name)?.ok_or(Errno::ENOENT)?;
@@ -79,7 +79,7 @@ pub(crate) fn rename(
         (RenameMode::Exchange, None) => return Err(Errno::ENOENT.into()),
         _ => {}
     }
-    if directories.new().nlink > 0 {
+    if directories.target().nlink > 0 {
         check_nesting(view, &source, new_parent, target.as_ref(), mode)?;
     }
     if target.as_ref().is_some_and(|target| target.ino == source.ino) {
@@ -135,13 +135,13 @@ fn check_permissions(
     require_removal(caller, &directories.old, &source.inode)?;
     match target {
         None => {
-            if directories.new().nlink == 0 {
+            if directories.target().nlink == 0 {
                 return Err(Errno::ENOENT.into());
             }
-            require(caller, directories.new(), WRITE | EXECUTE)?;
+            require(caller, directories.target(), WRITE | EXECUTE)?;
         }
         Some(target) => {
-            require_removal(caller, directories.new(), &target.inode)?;
+            require_removal(caller, directories.target(), &target.inode)?;
             match (source.inode.is_directory(), target.inode.is_directory()) {
                 (true, false) if !exchange => return Err(Errno::ENOTDIR.into()),
                 (false, true) if !exchange => return Err(Errno::EISDIR.into()),
@@ -174,7 +174,7 @@ fn check_move(
     if let (true, Some(target)) = (goes, target) {
         require(context.caller, target, WRITE)?;
     }
-    if comes && !target_is_directory && directories.new().nlink >= LINK_MAX {
+    if comes && !target_is_directory && directories.target().nlink >= LINK_MAX {
         return Err(Errno::EMLINK);
     }
     if goes && !comes && directories.old.nlink >= LINK_MAX {
@@ -196,10 +196,10 @@ fn replace(
     directory::remove(view, source.parent, &source.hash);
     directory::shrink(&mut directories.old, kind)?;
     if let Some(target) = &target {
-        directory::shrink(directories.new_mut(), target.inode.kind)?;
+        directory::shrink(directories.target_mut(), target.inode.kind)?;
     }
     directory::insert(view, new_parent, &new_hash, new_name, source.ino, kind);
-    directory::grow(directories.new_mut(), kind)?;
+    directory::grow(directories.target_mut(), kind)?;
     store_directories(view, context, directories, source.parent, new_parent);
     let (old, new) = ((source.parent, &source.hash.key), (new_parent, &new_hash.key));
     link::relink(view, source.ino, &mut source.inode, old, new);
@@ -222,9 +222,9 @@ fn exchange<'a>(
     let (came, went) = (source.inode.kind, target.inode.kind);
     if directories.differ() && came != went {
         directory::shrink(&mut directories.old, came)?;
-        directory::shrink(directories.new_mut(), went)?;
+        directory::shrink(directories.target_mut(), went)?;
         directory::grow(&mut directories.old, went)?;
-        directory::grow(directories.new_mut(), came)?;
+        directory::grow(directories.target_mut(), came)?;
     }
     directory::insert(view, source.parent, &source.hash, source.name, target.ino, went);
     directory::insert(view, target.parent, &target.hash, target.name, source.ino, came);

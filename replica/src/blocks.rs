@@ -124,25 +124,27 @@ impl BlockKeeper {
         Ok(keeper)
     }
 
-    fn job(&self, job: Job) -> Result<(), Job> {
+    /// Hands a job to the threads; gives it back when too many wait.
+    fn job(&self, job: Job) -> Option<Job> {
         match &self.jobs {
-            None => Err(job),
-            Some(jobs) => jobs.try_send(job).map_err(|error| match error {
-                TrySendError::Full(job) | TrySendError::Disconnected(job) => job,
-            }),
+            None => Some(job),
+            Some(jobs) => match jobs.try_send(job) {
+                Ok(()) => None,
+                Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => Some(job),
+            },
         }
     }
 
     /// Stores blocks for a client and answers with a receipt.
     pub fn put(&self, request: StoreRequest, reply: ReplyHandle) {
-        if let Err(Job::Put(_, reply)) = self.job(Job::Put(request, reply)) {
+        if let Some(Job::Put(_, reply)) = self.job(Job::Put(request, reply)) {
             reply.send(&refused(Refusal::Busy, "too many block requests wait"));
         }
     }
 
     /// Gives a block to a client that may have it.
     pub fn get(&self, id: Hash, reply: ReplyHandle) {
-        if let Err(Job::Get(_, reply)) = self.job(Job::Get(id, reply)) {
+        if let Some(Job::Get(_, reply)) = self.job(Job::Get(id, reply)) {
             reply.send(&refused(Refusal::Busy, "too many block requests wait"));
         }
     }

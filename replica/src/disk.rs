@@ -71,6 +71,9 @@ fn work(mut log: Log, writes: &Receiver<Write>, durable: impl Fn(Token)) {
         }
         durable(token);
     }
+    if let Err(error) = log.close() {
+        give_up("sync", &error);
+    }
 }
 
 fn append(log: &mut Log, records: &[Record]) {

@@ -5,7 +5,7 @@
 
 use crate::node::Node;
 use quorate_consensus::{Input, Verified, door};
-use quorate_execution::Admission;
+use quorate_execution::{Admission, check_envelope};
 use quorate_protocol::limits::{BATCHES_PER_MESSAGE_MAX, CATCH_UP_BYTES_TARGET};
 use quorate_protocol::peer::CommittedBatch;
 use quorate_protocol::{Envelope, Height, PeerMessage, ReplicaIndex, SkipReason};
@@ -41,6 +41,11 @@ impl Node {
 
     /// An envelope of a client, or of a peer that forwards it.
     pub(crate) fn on_envelope(&mut self, envelope: Envelope) {
+        // What no correct replica would execute must not get into the pool, from where a leader proposes.
+        if let Err(fault) = check_envelope(self.consensus.configuration().cluster(), &envelope) {
+            tracing::warn!(%fault, "an envelope is refused");
+            return;
+        }
         let verified =
             door::verify_envelope(self.consensus.configuration(), self.verifier.as_ref(), envelope);
         match verified {

@@ -84,9 +84,9 @@ impl Node {
     }
 
     /// The principal that this connection has proved, if the cluster knows it.
-    fn principal(&self, connection: &ClientConnection) -> Result<(PublicKey, PrincipalRights), ClientReply> {
-        let known = connection.principal().and_then(|key| Some((key, self.state.principal_rights(&key)?)));
-        known.ok_or_else(|| refused(Refusal::Denied, "this connection's key is not that of a principal"))
+    fn principal(&self, connection: &ClientConnection) -> Option<(PublicKey, PrincipalRights)> {
+        let key = connection.principal()?;
+        Some((key, self.state.principal_rights(&key)?))
     }
 
     fn read(
@@ -103,10 +103,7 @@ impl Node {
     }
 
     fn answer(&self, connection: &ClientConnection, request: &ReadRequest) -> ClientReply {
-        let key = match self.principal(connection) {
-            Ok((key, _)) => key,
-            Err(refusal) => return refusal,
-        };
+        let Some((key, _)) = self.principal(connection) else { return nobody() };
         match self.state.answer(&key, &request.credential, &request.query) {
             Ok(answered) => match answered.proof.try_into() {
                 Ok(proof) => ClientReply::Read(ReadAnswer {
@@ -157,8 +154,8 @@ impl Node {
         blocks: Vec<quorate_crypto::BoundedBytes<{ quorate_protocol::limits::BLOCK_BYTES_MAX }>>,
         reply: ReplyHandle,
     ) {
-        if let Err(refusal) = self.principal(connection) {
-            return reply.send(&refusal);
+        if self.principal(connection).is_none() {
+            return reply.send(&nobody());
         }
         if self.state.session_next(&session).is_none() {
             return reply.send(&refused(Refusal::Denied, "blocks are stored for an open session only"));
@@ -174,10 +171,7 @@ impl Node {
     }
 
     fn get_block(&mut self, connection: &ClientConnection, wish: &BlockWish, reply: ReplyHandle) {
-        let key = match self.principal(connection) {
-            Ok((key, _)) => key,
-            Err(refusal) => return reply.send(&refusal),
-        };
+        let Some((key, _)) = self.principal(connection) else { return reply.send(&nobody()) };
         match self.may_have(&key, wish) {
             Ok(true) => self.blocks.get(wish.id, reply),
             Ok(false) => {
@@ -205,9 +199,9 @@ impl Node {
 
     fn history_from(&self, connection: &ClientConnection, from: u64) -> ClientReply {
         match self.principal(connection) {
-            Ok((_, rights)) if rights.auditor || rights.administrator => {}
-            Ok(_) => return refused(Refusal::Denied, "the log is for auditors and administrators"),
-            Err(refusal) => return refusal,
+            Some((_, rights)) if rights.auditor || rights.administrator => {}
+            Some(_) => return refused(Refusal::Denied, "the log is for auditors and administrators"),
+            None => return nobody(),
         }
         match self.history.committed_from(from).try_into() {
             Ok(batches) => ClientReply::History(batches),
@@ -233,4 +227,9 @@ impl Node {
             state_rows: self.state.row_count(),
         }
     }
+}
+
+/// The refusal of who has not proved a principal that the cluster knows.
+fn nobody() -> ClientReply {
+    refused(Refusal::Denied, "this connection's key is not that of a principal")
 }

@@ -9,9 +9,7 @@ use std::sync::Arc;
 use quorate_crypto::{Bounded, Hash, Signer};
 use quorate_execution::Environment;
 use quorate_protocol::view_change::{Rank, SignedClaim, ViewChange, ViewChangeBody};
-use quorate_protocol::{
-    Height, PeerMessage, PrePrepare, Proposal, ReplicaIndex, View, Vote, VoteKind,
-};
+use quorate_protocol::{Height, PeerMessage, PrePrepare, Proposal, ReplicaIndex, View, Vote, VoteKind};
 
 use crate::network::Address;
 use crate::oracle::Verdict;
@@ -61,13 +59,20 @@ impl Conspiracy {
     }
 }
 
+/// What an equivocating leader proposes to those that it deceives.
+#[derive(Debug)]
+struct OtherFace {
+    message: Arc<PeerMessage>,
+    /// The header that it leads to, if that could be computed.
+    header: Option<Hash>,
+}
+
 /// What the Byzantine replicas of a run remember.
 #[derive(Debug, Default)]
 pub struct Conspiracy {
     /// Who is Byzantine, and how.
     pub behaviours: BTreeMap<ReplicaIndex, Behaviour>,
-    /// Other proposals made instead of own ones, with their headers when they could be computed.
-    others: BTreeMap<(ReplicaIndex, View, Height), (Arc<PeerMessage>, Option<Hash>)>,
+    others: BTreeMap<(ReplicaIndex, View, Height), OtherFace>,
     /// Votes that were echoed.
     echoed: BTreeSet<(ReplicaIndex, View, Height, Hash)>,
 }
@@ -91,7 +96,9 @@ impl World {
             Behaviour::Withholding(mask) => (!marked(mask)).then(|| message.clone()),
             Behaviour::Equivocating(mask) if marked(mask) => Some(self.other_face(from, message)),
             Behaviour::ClaimingNothing => Some(self.without_claim(from, message)),
-            Behaviour::Mutating if self.byzantine_random.chance(MUTATION) => Some(self.mutated(from, message)),
+            Behaviour::Mutating if self.byzantine_random.chance(MUTATION) => {
+                Some(self.mutated(from, message))
+            }
             Behaviour::Equivocating(_) | Behaviour::Mutating | Behaviour::Echoing | Behaviour::Forgetting => {
                 Some(message.clone())
             }
@@ -107,19 +114,19 @@ impl World {
         match message.as_ref() {
             PeerMessage::PrePrepare(ours) if self.genesis.members.leader(ours.view) == from => {
                 let place = (from, ours.view, ours.height);
-                if let Some((other, _)) = self.conspiracy.others.get(&place) {
-                    return other.clone();
+                if let Some(other) = self.conspiracy.others.get(&place) {
+                    return other.message.clone();
                 }
                 let proposal = Proposal { time: ours.proposal.time.plus(1), ..ours.proposal.clone() };
                 let header = self.header_of(from, ours.height, &proposal);
-                let other = Arc::new(PeerMessage::PrePrepare(self.signed_proposal(from, ours, proposal)));
-                self.conspiracy.others.insert(place, (other.clone(), header));
-                other
+                let message = Arc::new(PeerMessage::PrePrepare(self.signed_proposal(from, ours, proposal)));
+                self.conspiracy.others.insert(place, OtherFace { message: message.clone(), header });
+                message
             }
             PeerMessage::Votes(votes) => {
                 let others = &self.conspiracy.others;
                 let bent = votes.iter().map(|vote| {
-                    let other = others.get(&(from, vote.view, vote.height)).and_then(|(_, header)| *header);
+                    let other = others.get(&(from, vote.view, vote.height)).and_then(|other| other.header);
                     let header = other.filter(|_| vote.replica == from).unwrap_or(vote.header);
                     self.resigned(from, Vote { header, ..vote.clone() })
                 });
@@ -139,8 +146,11 @@ impl World {
     /// The header that a proposal leads to, if this replica has executed its parent.
     fn header_of(&self, index: ReplicaIndex, height: Height, proposal: &Proposal) -> Option<Hash> {
         let memory = self.nodes[usize::from(index)].memory.as_ref()?;
-        let environment =
-            Environment { cluster: self.cluster, members: &self.genesis.members, verifier: self.verifier.as_ref() };
+        let environment = Environment {
+            cluster: self.cluster,
+            members: &self.genesis.members,
+            verifier: self.verifier.as_ref(),
+        };
         let digest = proposal.digest(&self.cluster, self.genesis.members.epoch(), height);
         let executed = memory.parent_state(&proposal.parent)?.execute(&environment, height, proposal, digest);
         executed.ok().map(|executed| executed.state.header().hash())
@@ -162,7 +172,11 @@ impl World {
         }
         let header = self.genesis_header.hash();
         let body = ViewChangeBody { rank: Rank::default(), header, committed: 0, ..ours.claim.body.clone() };
-        Arc::new(PeerMessage::ViewChange(self.signed_claim(from, body, ViewChange { certificate: None, ..ours.clone() })))
+        Arc::new(PeerMessage::ViewChange(self.signed_claim(
+            from,
+            body,
+            ViewChange { certificate: None, ..ours.clone() },
+        )))
     }
 
     fn signed_claim(&self, from: ReplicaIndex, body: ViewChangeBody, message: ViewChange) -> ViewChange {
@@ -186,7 +200,9 @@ impl World {
                     }
                     vote
                 };
-                let bent = votes.iter().map(|vote| if vote.replica == from { self.resigned(from, mutate(vote)) } else { vote.clone() });
+                let bent = votes.iter().map(|vote| {
+                    if vote.replica == from { self.resigned(from, mutate(vote)) } else { vote.clone() }
+                });
                 PeerMessage::Votes(Bounded::try_collect(bent).unwrap_or_default())
             }
             PeerMessage::PrePrepare(ours) if self.genesis.members.leader(ours.view) == from => {
@@ -219,7 +235,9 @@ impl World {
                 }
                 PeerMessage::Announce(announcement)
             }
-            PeerMessage::FetchCommitted { from } => PeerMessage::FetchCommitted { from: from.wrapping_sub(change) },
+            PeerMessage::FetchCommitted { from } => {
+                PeerMessage::FetchCommitted { from: from.wrapping_sub(change) }
+            }
             other => other.clone(),
         };
         Arc::new(bent)
@@ -242,7 +260,8 @@ impl World {
         if echoes.is_empty() {
             return Ok(());
         }
-        let packet = Packet::Peer(Arc::new(PeerMessage::Votes(Bounded::try_collect(echoes).unwrap_or_default())));
+        let packet =
+            Packet::Peer(Arc::new(PeerMessage::Votes(Bounded::try_collect(echoes).unwrap_or_default())));
         for to in self.genesis.members.indices().filter(|to| *to != index) {
             self.transmit(Address::Replica(index), Address::Replica(to), &packet);
         }

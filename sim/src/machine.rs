@@ -196,7 +196,7 @@ enum Proof {
     /// All leaves of the batch.
     Leaves(Arc<Vec<ReceiptLeaf>>),
     /// Those of the envelope, with paths.
-    Paths(EnvelopeResults),
+    Paths(Box<EnvelopeResults>),
 }
 
 impl Results {
@@ -213,7 +213,7 @@ impl Results {
             Receipts::Fake(leaves) => Proof::Leaves(leaves.clone()),
             Receipts::Real(receipts) => {
                 let index = receipts.find(session, first)?;
-                Proof::Paths(receipts.results(header, index, Some(certificate.clone()))?)
+                Proof::Paths(Box::new(receipts.results(header, index, Some(certificate.clone()))?))
             }
         };
         Some(Self { first, header: header.clone(), certificate: certificate.clone(), proof })

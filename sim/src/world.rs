@@ -160,7 +160,11 @@ impl World {
             .map(|index| Node::new(index, plan.clocks[usize::from(index)]))
             .collect();
         Ok(Self {
-            oracle: Oracle::new(genesis.members.quorum(), &genesis_header, plan.byzantine.keys().copied().collect()),
+            oracle: Oracle::new(
+                genesis.members.quorum(),
+                &genesis_header,
+                plan.byzantine.keys().copied().collect(),
+            ),
             signers: cast::replica_signers(plan.scheme, n),
             verifier: cast::verifier(plan.scheme),
             queue: Queue::default(),

@@ -78,7 +78,10 @@ mod tests {
     #[test]
     fn golden_statement() {
         let statement = connection_statement(&Hash([1; 32]), 3, &Exporter([2; 32]));
-        assert_eq!(statement.digest.to_string(), "632cc3cfb5f5687a93d07a19819fd50f1fbcf12222d7c7d353bb52edd5e41ff3");
+        assert_eq!(
+            statement.digest.to_string(),
+            "632cc3cfb5f5687a93d07a19819fd50f1fbcf12222d7c7d353bb52edd5e41ff3"
+        );
         assert_eq!((statement.epoch, statement.view, statement.height), (0, 0, 0));
         assert_eq!(statement.kind.number(), 11);
     }

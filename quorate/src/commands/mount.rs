@@ -47,8 +47,7 @@ pub fn unmount_path(path: &Path) -> Result<(), Failure> {
 
 fn foreground(args: &MountArgs, options: MountOptions) -> CommandResult {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let mut client_options = ClientOptions::default();
-    client_options.deadline = options.deadline;
+    let client_options = ClientOptions { deadline: options.deadline, ..ClientOptions::default() };
     let result = runtime.block_on(async {
         let client = connect::connect(&args.cluster, client_options).await?;
         let mounted = mount(client.clone(), runtime.handle().clone(), &args.path, options)?;

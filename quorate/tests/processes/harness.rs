@@ -58,6 +58,11 @@ fn kill_process(pid: u32) {
     }
 }
 
+/// What replicas and mounts log, for a test that fails: the variable QUORATE_TEST_LOG.
+fn log_level() -> String {
+    std::env::var("QUORATE_TEST_LOG").unwrap_or_else(|_| "warn".to_owned())
+}
+
 /// Takes a mount away, busy or not, however its process is.
 fn detach(path: &Path) {
     while mount_type(path).is_some_and(|kind| kind.starts_with("fuse")) {
@@ -209,7 +214,10 @@ impl Cluster {
         let home = scratch();
         let parameters = Parameters { block_grace: BLOCK_GRACE, ..Parameters::default() };
         let directory = home.path().join("cluster");
-        let local = LocalCluster::create(&directory, Path::new(PROGRAM), 4, parameters, (0, 0)).unwrap();
+        let mut local = LocalCluster::create(&directory, Path::new(PROGRAM), 4, parameters, (0, 0)).unwrap();
+        for replica in local.indices() {
+            local.set_arguments(replica, vec!["--log".into(), log_level().into()]);
+        }
         let mut replicas = REPLICAS.lock().unwrap();
         replicas.extend(local.indices().map(|replica| local.replica_directory(replica)));
         Self { local, home }
@@ -245,7 +253,7 @@ impl Cluster {
         std::fs::create_dir_all(&path).unwrap();
         let log = self.home().join(format!("mount-{name}.log"));
         let errors = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
-        let mut command = quorate(["mount", "--foreground"]);
+        let mut command = quorate(["--log", &log_level(), "mount", "--foreground"]);
         command.arg(&path).args(self.arguments());
         if !options.is_empty() {
             command.args(["-o", options]);
