@@ -100,15 +100,14 @@ pub fn mount(
     config.n_threads = Some(EVENT_LOOPS);
     config.clone_fd = true;
     config.acl = acl;
-    let shared =
-        Arc::new(Shared {
-            client,
-            runtime,
-            options,
-            files: Files::default(),
-            releases: Mutex::default(),
-            totals: Mutex::default(),
-        });
+    let shared = Arc::new(Shared {
+        client,
+        runtime,
+        options,
+        files: Files::default(),
+        releases: Mutex::default(),
+        totals: Mutex::default(),
+    });
     crate::writing::keep_releasing(&shared);
     let session = Session::from_fd(Adapter(Arc::clone(&shared)), device, acl, config)
         .and_then(|session| std::thread::Builder::new().name("fuse".to_owned()).spawn(move || session.run()))

@@ -11,7 +11,8 @@ use std::process::Command;
 const FILE_LINES_MAX: usize = 600;
 
 /// The rooms without clock, randomness, threads and I/O.
-const DETERMINISTIC: [&str; 7] = ["crypto", "merkle", "protocol", "metadata", "execution", "consensus", "audit"];
+const DETERMINISTIC: [&str; 7] =
+    ["crypto", "merkle", "protocol", "metadata", "execution", "consensus", "audit"];
 
 /// Which rooms each room may know.
 const ARROWS: [(&str, &[&str]); 16] = [
@@ -24,7 +25,10 @@ const ARROWS: [(&str, &[&str]); 16] = [
     ("audit", &["crypto", "merkle", "protocol", "execution"]),
     ("store", &["crypto", "protocol"]),
     ("transport", &["crypto", "protocol"]),
-    ("replica", &["crypto", "merkle", "protocol", "metadata", "execution", "consensus", "store", "transport"]),
+    (
+        "replica",
+        &["crypto", "merkle", "protocol", "metadata", "execution", "consensus", "store", "transport"],
+    ),
     ("client", &["crypto", "merkle", "protocol", "metadata", "execution", "transport"]),
     ("client-fuse", &["crypto", "protocol", "metadata", "client"]),
     ("cluster", &["crypto", "protocol", "transport", "replica", "client"]),
@@ -33,8 +37,19 @@ const ARROWS: [(&str, &[&str]); 16] = [
     (
         "quorate",
         &[
-            "crypto", "merkle", "protocol", "metadata", "execution", "audit", "store", "transport", "replica", "client",
-            "client-fuse", "cluster", "bench",
+            "crypto",
+            "merkle",
+            "protocol",
+            "metadata",
+            "execution",
+            "audit",
+            "store",
+            "transport",
+            "replica",
+            "client",
+            "client-fuse",
+            "cluster",
+            "bench",
         ],
     ),
 ];
@@ -56,7 +71,13 @@ fn manifest(room: &str) -> toml::Table {
 }
 
 fn dependencies(manifest: &toml::Table) -> BTreeSet<String> {
-    manifest.get("dependencies").and_then(toml::Value::as_table).into_iter().flatten().map(|(name, _)| name.clone()).collect()
+    manifest
+        .get("dependencies")
+        .and_then(toml::Value::as_table)
+        .into_iter()
+        .flatten()
+        .map(|(name, _)| name.clone())
+        .collect()
 }
 
 #[test]
@@ -71,7 +92,10 @@ fn arrows_point_one_way() {
                 assert!(allowed.contains(&other), "{room} must not know {other}");
             }
             for (package, owner) in OWNED {
-                assert!(dependency != package || room == owner, "only {owner} may depend on {package}, not {room}");
+                assert!(
+                    dependency != package || room == owner,
+                    "only {owner} may depend on {package}, not {room}"
+                );
             }
         }
     }
@@ -83,14 +107,20 @@ fn reachable(metadata: &Value, from: &str) -> BTreeSet<String> {
         let packages = metadata["packages"].as_array().unwrap();
         packages.iter().find(|package| package["id"] == *id).unwrap()["name"].as_str().unwrap().to_owned()
     };
-    let nodes: BTreeMap<&str, &Value> =
-        metadata["resolve"]["nodes"].as_array().unwrap().iter().map(|node| (node["id"].as_str().unwrap(), node)).collect();
-    let start = metadata["packages"].as_array().unwrap().iter().find(|package| package["name"] == from).unwrap();
+    let nodes: BTreeMap<&str, &Value> = metadata["resolve"]["nodes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|node| (node["id"].as_str().unwrap(), node))
+        .collect();
+    let start =
+        metadata["packages"].as_array().unwrap().iter().find(|package| package["name"] == from).unwrap();
     let mut waiting = vec![start["id"].as_str().unwrap()];
     let mut seen = BTreeSet::new();
     while let Some(id) = waiting.pop() {
         for dependency in nodes[id]["deps"].as_array().unwrap() {
-            let normal = dependency["dep_kinds"].as_array().unwrap().iter().any(|kind| kind["kind"].is_null());
+            let normal =
+                dependency["dep_kinds"].as_array().unwrap().iter().any(|kind| kind["kind"].is_null());
             let next = dependency["pkg"].as_str().unwrap();
             if normal && seen.insert(next) {
                 waiting.push(next);
@@ -103,7 +133,15 @@ fn reachable(metadata: &Value, from: &str) -> BTreeSet<String> {
 #[test]
 fn deterministic_rooms_reach_nothing_of_the_outside_world() {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--locked", "--offline", "--filter-platform", "x86_64-unknown-linux-gnu"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--locked",
+            "--offline",
+            "--filter-platform",
+            "x86_64-unknown-linux-gnu",
+        ])
         .current_dir(workspace())
         .output()
         .unwrap();
@@ -130,7 +168,10 @@ fn deterministic_rooms_deny_what_can_panic() {
         assert_eq!(lint("rust", "unsafe_code").as_deref(), Some("forbid"), "{room}");
         for name in ["unwrap_used", "expect_used", "panic", "indexing_slicing", "arithmetic_side_effects"] {
             let level = lint("clippy", name);
-            assert!(matches!(level.as_deref(), Some("deny" | "forbid")), "{room}: clippy::{name} is {level:?}");
+            assert!(
+                matches!(level.as_deref(), Some("deny" | "forbid")),
+                "{room}: clippy::{name} is {level:?}"
+            );
         }
     }
 }
@@ -140,8 +181,12 @@ fn fault_injection_is_never_a_default() {
     for (room, _) in ARROWS {
         let manifest = manifest(room);
         let default = manifest.get("features").and_then(|features| features.get("default"));
-        let names: Vec<&str> =
-            default.and_then(toml::Value::as_array).into_iter().flatten().filter_map(toml::Value::as_str).collect();
+        let names: Vec<&str> = default
+            .and_then(toml::Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(toml::Value::as_str)
+            .collect();
         assert!(!names.iter().any(|name| name.contains("faults")), "{room}: {names:?}");
         for dependency in dependencies(&manifest) {
             let features = manifest["dependencies"][&dependency].get("features");

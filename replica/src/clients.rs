@@ -107,7 +107,12 @@ impl Clients {
         }
     }
 
-    fn send_results(&self, envelopes: &[(SessionId, u64)], executed: &Executed, certificate: Option<&Certificate>) {
+    fn send_results(
+        &self,
+        envelopes: &[(SessionId, u64)],
+        executed: &Executed,
+        certificate: Option<&Certificate>,
+    ) {
         for (session, first) in envelopes {
             if let Some(route) = self.routes.get(session)
                 && route.results

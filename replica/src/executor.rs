@@ -117,12 +117,7 @@ impl Drop for Executor {
     }
 }
 
-fn work(
-    surroundings: &Surroundings,
-    jobs: &Receiver<Job>,
-    marks: &Waiting,
-    deliver: impl Fn(Outcome),
-) {
+fn work(surroundings: &Surroundings, jobs: &Receiver<Job>, marks: &Waiting, deliver: impl Fn(Outcome)) {
     for job in jobs.iter() {
         let wanted = marks.lock().unwrap_or_else(PoisonError::into_inner).remove(&job.digest);
         if wanted == Some(true) {

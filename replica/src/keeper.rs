@@ -135,7 +135,11 @@ pub fn recover_state(
 
 /// The database is written after the log is synced: if it is ahead, the log has lost its end, and with it
 /// what forbids a second, different vote (rule R2). Such a replica must not vote again.
-fn refuse_lost_log(directory: &Directory, options: &StateOptions, archive: &Archive) -> Result<(), ReplicaError> {
+fn refuse_lost_log(
+    directory: &Directory,
+    options: &StateOptions,
+    archive: &Archive,
+) -> Result<(), ReplicaError> {
     let applied = Database::open(directory, options).ok().and_then(|database| database.applied_height());
     let committed = archive.committed_height();
     match applied {

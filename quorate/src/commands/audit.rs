@@ -155,10 +155,10 @@ impl LogSource {
 impl Source for LogSource {
     fn next(&mut self) -> Result<Option<CommittedBatch>, SourceError> {
         loop {
-            let record = self
-                .reader
-                .next_record()
-                .map_err(|error| SourceError::Damaged { height: self.height_of(&error), text: error.to_string() })?;
+            let record = self.reader.next_record().map_err(|error| SourceError::Damaged {
+                height: self.height_of(&error),
+                text: error.to_string(),
+            })?;
             match record {
                 None => return Ok(None),
                 Some((_, Record::Proposed { batch, .. })) => {

@@ -32,7 +32,10 @@ fn every_replica_and_the_live_cluster_hold() {
         let report = report(&ran.stdout);
         assert_eq!(report["verdict"], "holds");
         assert!(report["verified_height"].as_u64().unwrap() >= height);
-        assert!(report["signatures"].as_u64().unwrap() >= 3 * height, "three signatures of every height: {report:#}");
+        assert!(
+            report["signatures"].as_u64().unwrap() >= 3 * height,
+            "three signatures of every height: {report:#}"
+        );
         roots.insert((report["verified_height"].as_u64(), report["state_root"].as_str().unwrap().to_owned()));
     }
     assert_eq!(roots.len(), 1, "{roots:?}");

@@ -18,7 +18,8 @@ fn options_and_arguments() {
     init("a:1,b:2,c:3").expect_one_line(1, &["3 replicas"]);
     init("a:1,b:2,c:3,nowhere").expect_one_line(1, &["`nowhere` is not HOST:PORT"]);
     init("a:1,b:2,c:3,d:0").expect_one_line(1, &["`d:0` is not HOST:PORT"]);
-    run(quorate(["key", "show"]).arg(scratch.path().join("no.key")), PATIENCE).expect_one_line(1, &["no.key"]);
+    run(quorate(["key", "show"]).arg(scratch.path().join("no.key")), PATIENCE)
+        .expect_one_line(1, &["no.key"]);
     let ran = run(quorate(["dev", "start", "0", "--dir"]).arg(scratch.path()), PATIENCE);
     ran.expect_one_line(1, &["holds no cluster"]);
 }
@@ -116,7 +117,10 @@ fn replicas_refuse_what_is_not_theirs() {
     // The directory of another cluster, and a directory with another replica's key.
     let other = Cluster::create();
     let stolen = cluster.home().join("stolen");
-    let copy = |from: &Path| shell(Path::new("/"), &format!("rm -rf {1} && cp -a {0} {1}", from.display(), stolen.display())).expect(0);
+    let copy = |from: &Path| {
+        shell(Path::new("/"), &format!("rm -rf {1} && cp -a {0} {1}", from.display(), stolen.display()))
+            .expect(0)
+    };
     copy(&directory(1));
     std::fs::copy(other.local.cluster_path(), stolen.join("cluster.toml")).unwrap();
     replica(&stolen).expect_one_line(1, &["stolen"]);

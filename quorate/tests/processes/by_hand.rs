@@ -43,7 +43,11 @@ fn init_replica_mount_status_and_key_by_hand() {
     let replicas = (0..4)
         .map(|number| {
             let log = std::fs::File::create(scratch.path().join(format!("{number}.log"))).unwrap();
-            quorate(["replica", "--dir"]).arg(out.join(format!("replica-{number}"))).stderr(log).spawn().unwrap()
+            quorate(["replica", "--dir"])
+                .arg(out.join(format!("replica-{number}")))
+                .stderr(log)
+                .spawn()
+                .unwrap()
         })
         .collect();
 
@@ -62,12 +66,16 @@ fn init_replica_mount_status_and_key_by_hand() {
     assert_eq!(ran.stdout, "");
     std::fs::write(mount.join("file"), "content").unwrap();
     assert_eq!(std::fs::read_to_string(mount.join("file")).unwrap(), "content");
-    run(with_cluster(&["mount"]).arg(&mount), PATIENCE).expect_one_line(1, &["mount point already", "umount"]);
+    run(with_cluster(&["mount"]).arg(&mount), PATIENCE)
+        .expect_one_line(1, &["mount point already", "umount"]);
 
     let text = run(&mut with_cluster(&["status"]), PATIENCE).expect(0).stdout;
     assert_eq!(text.lines().count(), 6, "{text}");
     assert!(text.contains("leader") && text.contains("follower"), "{text}");
-    assert!(text.lines().last().unwrap().starts_with("healthy: all 4 replicas vote; any 1 may fail"), "{text}");
+    assert!(
+        text.lines().last().unwrap().starts_with("healthy: all 4 replicas vote; any 1 may fail"),
+        "{text}"
+    );
 
     let fresh = scratch.path().join("new.key");
     let made = run(quorate(["key", "new"]).arg(&fresh), PATIENCE).expect(0).stdout;
@@ -136,7 +144,10 @@ fn status_tells_degraded_from_no_quorum_and_mounts_survive_both() {
     // Changes and lookups fail after the deadline, not for ever, and with a clear errno.
     let began = Instant::now();
     let error = std::fs::write(mount.at("without"), "x").unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::Other) || error.raw_os_error() == Some(5), "{error:?}");
+    assert!(
+        matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::Other) || error.raw_os_error() == Some(5),
+        "{error:?}"
+    );
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
     let began = Instant::now();
     assert!(nix::sys::statvfs::statvfs(&mount.path).is_ok(), "statfs never waits for a quorum");
@@ -144,7 +155,9 @@ fn status_tells_degraded_from_no_quorum_and_mounts_survive_both() {
 
     // Back with a quorum, the same mount goes on.
     cluster.local.start(2).unwrap();
-    wait_until("writes work again", Duration::from_secs(20), || std::fs::write(mount.at("again"), "x").is_ok());
+    wait_until("writes work again", Duration::from_secs(20), || {
+        std::fs::write(mount.at("again"), "x").is_ok()
+    });
     assert_eq!(std::fs::read_to_string(mount.at("before")).unwrap(), "x");
 
     // Without one again: SIGTERM ends the mount at once.

@@ -59,7 +59,14 @@ fn a_directory_has_the_layout_of_the_design_and_is_started_again_with_its_files(
     let scratch = scratch();
     let directory = scratch.path().join("cluster");
     exec(Some(&directory), "mkdir kept && echo 1 > kept/file && ln -s kept/file link").expect(0);
-    for name in ["cluster.toml", "admin.key", "replica-0/log", "replica-0/state", "replica-0/blocks", "replica-3/replica.log"] {
+    for name in [
+        "cluster.toml",
+        "admin.key",
+        "replica-0/log",
+        "replica-0/state",
+        "replica-0/blocks",
+        "replica-3/replica.log",
+    ] {
         assert!(directory.join(name).exists(), "{name}");
     }
     assert_eq!(processes_of(&directory), 0);

@@ -17,7 +17,8 @@ fn links_attributes_and_names() {
     std::fs::write(mount.at("file"), "one").unwrap();
 
     std::fs::hard_link(mount.at("file"), mount.at("other")).unwrap();
-    let (file, other) = (std::fs::metadata(mount.at("file")).unwrap(), std::fs::metadata(mount.at("other")).unwrap());
+    let (file, other) =
+        (std::fs::metadata(mount.at("file")).unwrap(), std::fs::metadata(mount.at("other")).unwrap());
     assert_eq!((file.ino(), file.nlink()), (other.ino(), 2));
     std::fs::remove_file(mount.at("file")).unwrap();
     assert_eq!(std::fs::read_to_string(mount.at("other")).unwrap(), "one");
@@ -47,7 +48,9 @@ fn links_attributes_and_names() {
     let error = std::fs::write(mount.at(&"x".repeat(256)), "").unwrap_err();
     assert_eq!(error.raw_os_error(), Some(36));
 
-    mount.shell("mkfifo fifo && mknod null c 1 3 && test -p fifo && test -c null && [ $(stat -c %t,%T null) = 1,3 ]");
+    mount.shell(
+        "mkfifo fifo && mknod null c 1 3 && test -p fifo && test -c null && [ $(stat -c %t,%T null) = 1,3 ]",
+    );
 }
 
 #[test]
@@ -67,13 +70,20 @@ fn extended_attributes() {
     assert_eq!(&buffer[..length], b"red");
     assert_eq!(rustix::fs::getxattr(&path, "user.large", &mut buffer).unwrap(), 4000);
     assert_eq!(buffer[..4000], large);
-    assert_eq!(rustix::fs::getxattr(&path, "user.large", &mut buffer[..10]).unwrap_err(), rustix::io::Errno::RANGE);
+    assert_eq!(
+        rustix::fs::getxattr(&path, "user.large", &mut buffer[..10]).unwrap_err(),
+        rustix::io::Errno::RANGE
+    );
     let length = rustix::fs::listxattr(&path, &mut buffer).unwrap();
-    let mut names: Vec<&[u8]> = buffer[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()).collect();
+    let mut names: Vec<&[u8]> =
+        buffer[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()).collect();
     names.sort_unstable();
     assert_eq!(names, [b"user.colour".as_slice(), b"user.large"]);
     rustix::fs::removexattr(&path, "user.colour").unwrap();
-    assert_eq!(rustix::fs::getxattr(&path, "user.colour", &mut buffer).unwrap_err(), rustix::io::Errno::NODATA);
+    assert_eq!(
+        rustix::fs::getxattr(&path, "user.colour", &mut buffer).unwrap_err(),
+        rustix::io::Errno::NODATA
+    );
 }
 
 #[test]
@@ -90,7 +100,8 @@ fn rename_over_and_files_without_a_name() {
     reader.read_to_string(&mut old).unwrap();
     assert_eq!(old, "old");
 
-    let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(mount.at("scratch")).unwrap();
+    let mut file =
+        OpenOptions::new().read(true).write(true).create_new(true).open(mount.at("scratch")).unwrap();
     file.write_all(b"first ").unwrap();
     std::fs::remove_file(mount.at("scratch")).unwrap();
     assert_eq!(file.metadata().unwrap().nlink(), 0);
@@ -104,14 +115,19 @@ fn rename_over_and_files_without_a_name() {
     std::fs::create_dir_all(mount.at("a/b")).unwrap();
     std::fs::create_dir_all(mount.at("c/full")).unwrap();
     assert_eq!(std::fs::rename(mount.at("a"), mount.at("a/b/a")).unwrap_err().raw_os_error(), Some(22));
-    assert_eq!(std::fs::rename(mount.at("a"), mount.at("c")).unwrap_err().kind(), ErrorKind::DirectoryNotEmpty);
+    assert_eq!(
+        std::fs::rename(mount.at("a"), mount.at("c")).unwrap_err().kind(),
+        ErrorKind::DirectoryNotEmpty
+    );
     std::fs::rename(mount.at("a"), mount.at("c/full")).unwrap();
     assert!(mount.at("c/full/b").is_dir());
     let flags = rustix::fs::RenameFlags::EXCHANGE;
-    rustix::fs::renameat_with(rustix::fs::CWD, mount.at("text"), rustix::fs::CWD, mount.at("c"), flags).unwrap();
+    rustix::fs::renameat_with(rustix::fs::CWD, mount.at("text"), rustix::fs::CWD, mount.at("c"), flags)
+        .unwrap();
     assert!(mount.at("text").is_dir() && mount.at("c").is_file());
     let flags = rustix::fs::RenameFlags::NOREPLACE;
-    let kept = rustix::fs::renameat_with(rustix::fs::CWD, mount.at("text"), rustix::fs::CWD, mount.at("c"), flags);
+    let kept =
+        rustix::fs::renameat_with(rustix::fs::CWD, mount.at("text"), rustix::fs::CWD, mount.at("c"), flags);
     assert_eq!(kept.unwrap_err(), rustix::io::Errno::EXIST);
 }
 
@@ -126,7 +142,11 @@ fn holes_truncation_and_large_files() {
     drop(file);
     let metadata = std::fs::metadata(&path).unwrap();
     assert_eq!(metadata.len(), (5 << 30) + 3);
-    assert!(metadata.blocks() * 512 < 1 << 20, "a hole takes no space, this takes {}", metadata.blocks() * 512);
+    assert!(
+        metadata.blocks() * 512 < 1 << 20,
+        "a hole takes no space, this takes {}",
+        metadata.blocks() * 512
+    );
     let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
     let mut bytes = vec![1; 12_000];
     file.read_exact_at(&mut bytes, (1 << 20) - 6_000).unwrap();
@@ -215,7 +235,11 @@ fn nothing_is_left_of_what_was_removed() {
         last = cluster.settle();
         let done = largest(&last, "state_rows") <= rows && largest(&last, "block_bytes") <= bytes;
         if !done {
-            eprintln!("rows {rows} -> {}, block bytes {bytes} -> {}", largest(&last, "state_rows"), largest(&last, "block_bytes"));
+            eprintln!(
+                "rows {rows} -> {}, block bytes {bytes} -> {}",
+                largest(&last, "state_rows"),
+                largest(&last, "block_bytes")
+            );
         }
         done
     });

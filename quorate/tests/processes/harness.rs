@@ -34,7 +34,10 @@ fn start_watchdog() {
     WATCHDOG.call_once(|| {
         std::thread::spawn(|| {
             std::thread::sleep(TEST_TIME_MAX);
-            eprintln!("the test takes longer than {} s: its mounts and replicas are killed", TEST_TIME_MAX.as_secs());
+            eprintln!(
+                "the test takes longer than {} s: its mounts and replicas are killed",
+                TEST_TIME_MAX.as_secs()
+            );
             for (path, pid) in MOUNTS.lock().unwrap().iter() {
                 kill_process(*pid);
                 detach(path);
@@ -187,7 +190,10 @@ pub fn shell_within(directory: &Path, script: &str, patience: Duration) -> Ran {
 
 /// A directory that everybody may enter, removed at the end.
 pub fn scratch() -> TempDir {
-    assert!(Path::new("/dev/fuse").exists(), "these tests need FUSE: there is no /dev/fuse here (`modprobe fuse`)");
+    assert!(
+        Path::new("/dev/fuse").exists(),
+        "these tests need FUSE: there is no /dev/fuse here (`modprobe fuse`)"
+    );
     start_watchdog();
     let directory = tempfile::Builder::new().prefix("quorate-test-").tempdir().unwrap();
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -231,7 +237,12 @@ impl Cluster {
     /// `--cluster` and `--key` of this cluster.
     pub fn arguments(&self) -> [String; 4] {
         let text = |path: PathBuf| path.to_str().unwrap().to_owned();
-        ["--cluster".to_owned(), text(self.local.cluster_path()), "--key".to_owned(), text(self.local.key_path())]
+        [
+            "--cluster".to_owned(),
+            text(self.local.cluster_path()),
+            "--key".to_owned(),
+            text(self.local.key_path()),
+        ]
     }
 
     /// A command of the program on this cluster.
@@ -311,7 +322,10 @@ impl Cluster {
         let (_, status) = self.status();
         let replicas = status["replicas"].as_array().unwrap();
         let leader = replicas.iter().find(|replica| replica["leading"] == true);
-        u8::try_from(leader.unwrap_or_else(|| panic!("nobody leads: {status:#}"))["replica"].as_u64().unwrap()).unwrap()
+        u8::try_from(
+            leader.unwrap_or_else(|| panic!("nobody leads: {status:#}"))["replica"].as_u64().unwrap(),
+        )
+        .unwrap()
     }
 
     /// `quorate audit verify` of a replica's directory.
@@ -379,7 +393,11 @@ impl Drop for Mount {
             return;
         }
         if std::thread::panicking() {
-            eprintln!("-- {}:\n{}", self.log.display(), std::fs::read_to_string(&self.log).unwrap_or_default());
+            eprintln!(
+                "-- {}:\n{}",
+                self.log.display(),
+                std::fs::read_to_string(&self.log).unwrap_or_default()
+            );
         }
         detach(&self.path);
         let began = Instant::now();

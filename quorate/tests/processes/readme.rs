@@ -37,7 +37,9 @@ fn the_commands_of_the_readme_work_as_they_stand_there() {
     }
     assert!(!script.contains(":710"), "{script}");
     // The reader runs what goes to the background until it is stopped.
-    let script = format!("trap 'quorate umount mnt 2>/dev/null || umount -l mnt 2>/dev/null || true; kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n{script}\nkill $(jobs -p); wait");
+    let script = format!(
+        "trap 'quorate umount mnt 2>/dev/null || umount -l mnt 2>/dev/null || true; kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n{script}\nkill $(jobs -p); wait"
+    );
     let ran = shell_within(scratch.path(), &script, Duration::from_secs(90));
     ran.expect(0);
 }
@@ -45,8 +47,25 @@ fn the_commands_of_the_readme_work_as_they_stand_there() {
 #[test]
 fn every_command_has_help() {
     for command in [
-        "dev", "dev start", "dev stop", "dev kill", "dev pause", "dev continue", "init", "key", "key new", "key show",
-        "replica", "mount", "umount", "status", "audit", "audit verify", "bench", "bench meta", "bench consensus",
+        "dev",
+        "dev start",
+        "dev stop",
+        "dev kill",
+        "dev pause",
+        "dev continue",
+        "init",
+        "key",
+        "key new",
+        "key show",
+        "replica",
+        "mount",
+        "umount",
+        "status",
+        "audit",
+        "audit verify",
+        "bench",
+        "bench meta",
+        "bench consensus",
     ] {
         let ran = run(quorate(command.split(' ')).arg("--help"), PATIENCE).expect(0);
         assert!(ran.stdout.contains("Usage: quorate"), "{command}: {}", ran.stdout);

@@ -62,7 +62,8 @@ fn a_large_directory_is_listed_whole_while_it_changes() {
     });
     let mut listings = 0;
     while !storm.is_finished() || listings == 0 {
-        let names: Vec<_> = std::fs::read_dir(mount.at("many")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let names: Vec<_> =
+            std::fs::read_dir(mount.at("many")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         let kept: std::collections::BTreeSet<_> =
             names.iter().filter(|name| name.to_str().unwrap().starts_with("kept-")).collect();
         assert_eq!(kept.len(), 1500, "nothing is missing");

@@ -55,7 +55,8 @@ fn writes_to_one_file_do_not_harm_each_other() {
     let text = std::fs::read_to_string(b.at("log")).unwrap();
     assert_eq!(text, std::fs::read_to_string(a.at("log")).unwrap());
     for mark in ['a', 'b'] {
-        let numbers: Vec<String> = text.lines().filter(|line| line.starts_with(mark)).map(|line| line[1..].to_owned()).collect();
+        let numbers: Vec<String> =
+            text.lines().filter(|line| line.starts_with(mark)).map(|line| line[1..].to_owned()).collect();
         assert_eq!(numbers, (0..60).map(|number| format!("{number:03}")).collect::<Vec<_>>());
     }
     assert_eq!(text.lines().count(), 120);

@@ -38,7 +38,8 @@ fn a_user_without_privileges_runs_a_cluster_and_mounts_it() {
     // `allow_other` is for users only where the machine's owner says so, and fusermount3 says where.
     let allowed = std::fs::read_to_string("/etc/fuse.conf")
         .is_ok_and(|text| text.lines().any(|line| line.trim() == "user_allow_other"));
-    let ran = run(as_nobody(&home).arg(&program).args(["dev", "-o", "allow_other", "--exec", "true"]), PATIENCE);
+    let ran =
+        run(as_nobody(&home).arg(&program).args(["dev", "-o", "allow_other", "--exec", "true"]), PATIENCE);
     if allowed {
         ran.expect(0);
     } else {
@@ -66,7 +67,10 @@ fn others_enter_a_mount_only_with_allow_other_and_as_themselves() {
     assert_ne!(shell(&format!("echo x > {there}/public")).code, 0);
     assert_ne!(shell(&format!("mkdir {there}/new")).code, 0);
     shell(&format!("echo mine > {there}/drop/mine")).expect(0);
-    assert_eq!(std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(closed.at("drop/mine")).unwrap()), NOBODY);
+    assert_eq!(
+        std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(closed.at("drop/mine")).unwrap()),
+        NOBODY
+    );
     // Sticky: not what belongs to others.
     assert_ne!(shell(&format!("rm -f {there}/drop/of-root")).code, 0);
     shell(&format!("rm {there}/drop/mine")).expect(0);
