@@ -62,6 +62,8 @@ pub(crate) struct Core {
     pub(crate) question: Question,
     /// Whether anything was read since the last background question.
     pub(crate) reading: AtomicBool,
+    /// Whether a linearizable read goes out together with its question, because the last one was not too low.
+    pub(crate) early_reads: AtomicBool,
     /// Nanoseconds of the smoothed round trip of each replica.
     speed: Mutex<Vec<u64>>,
     /// Nanoseconds by which batch time runs ahead of this machine's clock, as far as is known.
@@ -95,6 +97,7 @@ impl Core {
             trust,
             question: Question::default(),
             reading: AtomicBool::new(false),
+            early_reads: AtomicBool::new(true),
             speed,
             ahead: AtomicU64::new(0),
             view: AtomicU64::new(0),

@@ -98,7 +98,9 @@ async fn round(core: &Core) -> Result<Target, ClientError> {
         let Some(Some((replica, reply))) = deadline.run(race.next()).await else {
             return Err(ClientError::NoQuorum { reachable: answers, needed: core.members.quorum() });
         };
-        match judge(core, replica, known, reply) {
+        // What is at or below a height that is proven already needs no proof of its own.
+        let proven = target.height.max(core.floor());
+        match judge(core, replica, proven, reply) {
             Some(answer) => {
                 answers = answers.saturating_add(1);
                 if answer.height > target.height {
@@ -117,14 +119,15 @@ async fn round(core: &Core) -> Result<Target, ClientError> {
     Ok(target)
 }
 
-/// What a replica's answer is worth; `None` when it is none.
+/// What a replica's answer is worth; `None` when it is none. Only an answer above `proven`, a height that is
+/// known to be certified, is looked at closely.
 fn judge(
     core: &Core,
     replica: ReplicaIndex,
-    known: Height,
+    proven: Height,
     reply: Result<ClientReply, Unreachable>,
 ) -> Option<Target> {
-    let counts_as_known = Some(Target { height: known, prepared: None });
+    let counts_as_known = Some(Target { height: proven, prepared: None });
     let (height, certificate) = match reply {
         Ok(ClientReply::Highest { height, certificate }) => (height, certificate),
         Ok(ClientReply::Refused { .. }) | Err(_) => return None,
@@ -133,7 +136,7 @@ fn judge(
             return None;
         }
     };
-    if height <= known {
+    if height <= proven {
         return counts_as_known;
     }
     let Some(certificate) = certificate.filter(|certificate| certificate.height == height) else {

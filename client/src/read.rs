@@ -117,11 +117,18 @@ impl Asking<'_> {
     /// Question and read go out together; the read is repeated only if it came from too low a height.
     async fn linearizable(&self) -> Result<Verdict, ClientError> {
         let floor = self.core.floor();
-        let (target, early) = tokio::join!(target(self.core, self.deadline), self.answer(floor, None));
-        let (target, early) = (target?, early?);
-        if early.header.height >= target.height {
-            return Ok(early);
+        // While writes go on, what is read at the floor is always too low: then only the question goes out.
+        if self.core.early_reads.load(Ordering::Relaxed) {
+            let (target, early) = tokio::join!(target(self.core, self.deadline), self.answer(floor, None));
+            let (target, early) = (target?, early?);
+            if early.header.height >= target.height {
+                return Ok(early);
+            }
+            self.core.early_reads.store(false, Ordering::Relaxed);
+            return self.answer(target.height, target.prepared.as_ref()).await;
         }
+        let target = target(self.core, self.deadline).await?;
+        self.core.early_reads.store(target.height <= floor, Ordering::Relaxed);
         self.answer(target.height, target.prepared.as_ref()).await
     }
 

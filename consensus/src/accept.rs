@@ -35,7 +35,7 @@ impl Replica {
             self.ask_new_view(from, view);
             return;
         }
-        self.catch_up.hear(from, height.saturating_sub(self.configuration.window()));
+        self.hear(from, height.saturating_sub(self.configuration.window()));
         // A leader whose committed height is higher than ours may be ahead by another window.
         let highest = self.window_end().saturating_add(self.configuration.window());
         if height <= self.committed.height || height > highest {

@@ -31,18 +31,20 @@ pub(crate) struct CatchUp {
 }
 
 impl CatchUp {
-    /// A peer has committed at least this height, or says so.
-    pub(crate) fn hear(&mut self, peer: ReplicaIndex, committed: Height) {
-        let heard = self.heard.entry(peer).or_insert(0);
-        *heard = committed.max(*heard);
-    }
-
     fn highest(&self) -> Height {
         self.heard.values().copied().max().unwrap_or(0)
     }
 }
 
 impl Replica {
+    /// A peer has committed at least this height, or says so.
+    pub(crate) fn hear(&mut self, peer: ReplicaIndex, committed: Height) {
+        if peer != self.configuration.me() {
+            let heard = self.catch_up.heard.entry(peer).or_insert(0);
+            *heard = committed.max(*heard);
+        }
+    }
+
     pub(crate) fn announcement(&self) -> PeerMessage {
         PeerMessage::Announce(Announcement {
             epoch: self.configuration.epoch(),
@@ -54,7 +56,7 @@ impl Replica {
 
     pub(crate) fn on_announce(&mut self, from: ReplicaIndex, announcement: &Announcement) {
         let Announcement { view, entered, committed, .. } = *announcement;
-        self.catch_up.hear(from, committed);
+        self.hear(from, committed);
         if self.halted.is_some() {
             return;
         }
@@ -95,7 +97,7 @@ impl Replica {
             self.catch_up.asked = None;
         }
         for CommittedBatch { batch, certificate } in batches {
-            self.catch_up.hear(from, certificate.height);
+            self.hear(from, certificate.height);
             self.insert_certified(batch);
             self.learn(certificate);
         }

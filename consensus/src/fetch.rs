@@ -88,7 +88,7 @@ impl Replica {
         holders.retain(|holder| *holder != self.configuration.me());
         if height > self.horizon() {
             let committed = height.saturating_sub(self.configuration.window());
-            holders.iter().for_each(|holder| self.catch_up.hear(*holder, committed));
+            holders.iter().for_each(|holder| self.hear(*holder, committed));
             return;
         }
         let at = self.now.plus(patience);

@@ -273,9 +273,12 @@ impl Replica {
         if fresh && any {
             return Err(RecoveryError::Order("records before the first view"));
         }
-        let Replay { committed, recent, blocks, votes, claim, new_view, view_change, entered, .. } = replay;
+        let Replay { committed, recent, blocks, mut votes, claim, new_view, view_change, entered, .. } =
+            replay;
         let pool = Pool::new(configuration.parameters().pool);
         let me = configuration.me();
+        // No PREPARE after a restart in its view: earlier ones are not repeated, nor counted here (rule R2).
+        votes.forget_prepares(me);
         let last_new_view = new_view.filter(|known| Some(known.view) == entered).map(Arc::new);
         let view_change = view_change.filter(|_| !view.entered);
         let mut replica = Self {

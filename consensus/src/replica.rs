@@ -239,7 +239,7 @@ impl Replica {
             Input::Await(certificate) => self.on_await(certificate.into_value()),
             Input::Persisted(token) => self.on_persisted(token),
             Input::Executed { height, digest, outcome } => self.on_executed(height, digest, outcome),
-            Input::Tick => self.timers.fired(self.now),
+            Input::Tick => self.timers.fired(),
             Input::Resign => self.hand_over(),
         }
         self.run();

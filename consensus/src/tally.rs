@@ -114,6 +114,16 @@ impl VoteTable {
             .flat_map(|views| views.values().flat_map(|ballots| ballots.values().map(|ballot| &ballot.vote)))
     }
 
+    /// Forgets the PREPAREs of a replica.
+    pub(crate) fn forget_prepares(&mut self, replica: ReplicaIndex) {
+        if let Some(views) = self.by_replica.get_mut(&replica) {
+            for ballots in views.values_mut() {
+                ballots.retain(|(_, kind), _| *kind == VoteKind::Commit);
+            }
+            views.retain(|_, ballots| !ballots.is_empty());
+        }
+    }
+
     /// Forgets votes at or below a height.
     pub(crate) fn prune(&mut self, committed: Height) {
         for views in self.by_replica.values_mut() {

@@ -36,11 +36,9 @@ pub(crate) struct Timers {
 }
 
 impl Timers {
-    /// The driver's timer fired.
-    pub(crate) fn fired(&mut self, now: Monotonic) {
-        if self.set.is_some_and(|at| at <= now) {
-            self.set = None;
-        }
+    /// The driver's timer fired, perhaps a little early: it is asked for again in any case.
+    pub(crate) const fn fired(&mut self) {
+        self.set = None;
     }
 
     /// A height was committed.
@@ -173,7 +171,8 @@ impl Replica {
 
     /// When batch time reaches what the state waits for, on the monotonic clock.
     fn tick_at(&self) -> Option<Monotonic> {
-        let at = self.wake_at().filter(|_| self.watches_ticks())?;
+        // One that is due and was not proposed waits for a commit, not for time.
+        let at = self.wake_at().filter(|at| self.watches_ticks() && *at > self.wall)?;
         Some(self.now.plus(at.0.saturating_sub(self.wall.0).saturating_add(TICK_SLACK)))
     }
 

@@ -69,7 +69,7 @@ impl Replica {
         }
         // Nobody votes further ahead than W of what it has committed (rule R7).
         let committed = vote.height.saturating_sub(self.configuration.window());
-        self.catch_up.hear(vote.replica, committed);
+        self.hear(vote.replica, committed);
         if vote.height <= self.horizon() {
             self.count_vote(vote);
         }
@@ -131,7 +131,7 @@ impl Replica {
         }
         if certificate.height > self.horizon() {
             let committed = certificate.height.saturating_sub(self.configuration.window());
-            certificate.signers.iter().for_each(|signer| self.catch_up.hear(signer, committed));
+            certificate.signers.iter().for_each(|signer| self.hear(signer, committed));
             return;
         }
         match certificate.kind {
@@ -237,9 +237,9 @@ impl Replica {
     }
 
     /// Own durable votes above the committed height that may be sent again: all COMMITs, and the PREPAREs
-    /// of the view at hand while it is entered.
+    /// of the view at hand if it was entered in this run.
     pub(crate) fn votes_to_repeat(&self) -> Vec<Vote> {
-        let current = |vote: &Vote| self.view.entered && vote.view == self.view.number;
+        let current = |vote: &Vote| self.is_active() && !self.view.mute && vote.view == self.view.number;
         self.votes
             .of(self.configuration.me())
             .filter(|vote| vote.kind == VoteKind::Commit || current(vote))

@@ -53,7 +53,8 @@ impl Budget {
     }
 }
 
-/// Works off the queue and the released blocks: at most `reclaim_rows_per_batch` rows, with their segments.
+/// Works off the queue and the released blocks. `reclaim_rows_per_batch` is the budget: a row costs one, and
+/// so does each of its segments; the last row may overdraw it.
 ///
 /// # Errors
 /// [`Error::Missing`] and [`Error::Corrupt`] only.
