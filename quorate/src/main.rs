@@ -10,6 +10,7 @@ mod failure;
 use args::{Cli, Command};
 use clap::Parser as _;
 use failure::Failure;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -33,7 +34,8 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(Failure { code, text }) => {
-            eprintln!("quorate: {text}");
+            // Nobody may be there to read it, as behind a mount in the background.
+            let _ = writeln!(std::io::stderr(), "quorate: {text}");
             ExitCode::from(code)
         }
     }
@@ -48,6 +50,8 @@ fn start_logging(level: &str) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // A mount in the background outlives whoever read its standard error: that must not stop it.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
 }

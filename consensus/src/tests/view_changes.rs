@@ -310,3 +310,37 @@ fn a_new_view_that_reached_one_only_is_relayed() {
     net.settle();
     assert!(net.replicas().iter().all(|replica| replica.view() == 1 && replica.has_entered()));
 }
+
+#[test]
+fn a_claim_of_a_later_view_silences_the_earlier_one_until_its_new_view_comes() {
+    let mut net = Net::new(4);
+    net.lose = Box::new(|_, _, _| true);
+    let genesis = net.nodes[3].committed.clone().unwrap();
+    let proposal = net.proposal(&genesis, vec![net.envelope(1, 0, 1, 0)]);
+    let (state, _) = net.imagine(&genesis, &proposal);
+    let certificate = net.certificate(VoteKind::Commit, 2, 1, state.header.hash(), &[0, 1, 2]);
+    let batch = quorate_protocol::peer::Batch { header: state.header.clone(), proposal };
+    let entry = quorate_protocol::peer::CommittedBatch { batch, certificate };
+    net.deliver(0, 3, PeerMessage::Committed(vec![entry].try_into().unwrap()));
+    net.settle();
+    assert_eq!((net.height(3), net.replica(3).view()), (1, 0));
+    assert!(net.sent["fetch new view"] > 0);
+    // Neither a vote in view 0, nor a claim for a view that its own certificate is not below.
+    let next = net.proposal(&state, vec![net.envelope(1, 1, 1, 0)]);
+    net.deliver(0, 3, PeerMessage::PrePrepare(net.pre_prepare(0, 2, next.clone())));
+    for from in 0..2 {
+        let suspect = Suspect { epoch: 0, view: 0, reason: Suspicion::Timeout };
+        net.deliver(from, 3, PeerMessage::Suspect(suspect));
+        let early = net.view_change(from, 2, None);
+        net.deliver(from, 3, PeerMessage::ViewChange(early));
+    }
+    net.settle();
+    assert_eq!((net.replica(3).view(), net.replica(3).view.last_prepared), (0, 0));
+    assert!(!net.replica(3).status().may_prepare);
+    // In view 2 it goes on, on top of what that view committed.
+    let claims = (0..3).map(|i| net.view_change(i, 2, None).claim).collect();
+    net.deliver(1, 3, PeerMessage::NewView(net.new_view(2, claims, None)));
+    net.deliver(2, 3, PeerMessage::PrePrepare(net.pre_prepare(2, 2, next)));
+    net.settle();
+    assert_eq!((net.replica(3).view(), net.replica(3).view.last_prepared), (2, 2));
+}

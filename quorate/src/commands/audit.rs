@@ -32,15 +32,14 @@ pub fn run(args: &AuditArgs) -> CommandResult {
 }
 
 fn audit(args: &AuditVerifyArgs) -> CommandResult {
-    let cluster = ClusterFile::read(&args.cluster)?;
+    let cluster = connect::read_cluster(&args.cluster)?;
     let members = cluster.members().members();
     let verifier =
         Ed25519Verifier::with_keys(members.iter().flat_map(|member| [member.consensus, member.blocks]));
     let mut source: Box<dyn Source> = match (&args.dir, &args.key) {
         (Some(directory), _) => {
-            let reader = LogReader::open(directory)?;
-            if let Some(identity) = reader.identity().filter(|identity| identity.cluster != cluster.cluster())
-            {
+            let identity = read_marker(directory)?.identity;
+            if identity.cluster != cluster.cluster() {
                 return Err(Failure::new(format!(
                     "{} is of cluster {}, not of {}",
                     directory.display(),
@@ -48,7 +47,7 @@ fn audit(args: &AuditVerifyArgs) -> CommandResult {
                     cluster.cluster()
                 )));
             }
-            Box::new(LogSource::new(reader))
+            Box::new(LogSource::new(LogReader::open(directory)?))
         }
         (None, Some(key)) => Box::new(LiveSource::start(args, key)?),
         (None, None) => {

@@ -7,7 +7,7 @@ use crate::args::{MountArgs, UmountArgs};
 use crate::commands::connect;
 use crate::failure::{CommandResult, Failure};
 use quorate_client::ClientOptions;
-use quorate_client_fuse::{MountOptions, Mounted, mount};
+use quorate_client_fuse::{MountError, MountOptions, Mounted, mount};
 use std::io::Read as _;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -47,7 +47,10 @@ pub fn unmount_path(path: &Path) -> Result<(), Failure> {
 
 fn foreground(args: &MountArgs, options: MountOptions) -> CommandResult {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let client_options = ClientOptions { deadline: options.deadline, ..ClientOptions::default() };
+    let mut client_options = ClientOptions { deadline: options.deadline, ..ClientOptions::default() };
+    if let Some(deadline) = options.deadline {
+        client_options.connect_timeout = client_options.connect_timeout.min(deadline);
+    }
     let result = runtime.block_on(async {
         let client = connect::connect(&args.cluster, client_options).await?;
         let mounted = mount(client.clone(), runtime.handle().clone(), &args.path, options)?;
@@ -85,6 +88,10 @@ async fn until_over(mounted: &Mounted) -> Result<(), Failure> {
 
 /// Starts the same command in the foreground, in a session of its own, and waits until it is ready.
 fn background(args: &MountArgs, log: &str) -> CommandResult {
+    if is_mounted(&args.path) {
+        // The table would show that mount, and not that ours has failed.
+        return Err(MountError::Mounted(args.path.clone()).into());
+    }
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["--log", log, "mount", "--foreground"]).arg(&args.path);
     command.arg("--cluster").arg(&args.cluster.cluster).arg("--key").arg(&args.cluster.key);
@@ -103,12 +110,9 @@ fn background(args: &MountArgs, log: &str) -> CommandResult {
             if let Some(mut errors) = child.stderr.take() {
                 let _ = errors.read_to_string(&mut words);
             }
-            let words = words.trim().trim_start_matches("quorate: ");
-            return Err(Failure::new(if words.is_empty() {
-                format!("the mount failed ({status})")
-            } else {
-                words.to_owned()
-            }));
+            // Its last word; what it logged before is for those who look closer in the foreground.
+            let last = words.lines().rev().find_map(|line| line.strip_prefix("quorate: "));
+            return Err(Failure::new(last.map_or_else(|| format!("the mount failed ({status})"), str::to_owned)));
         }
         if began.elapsed() > READY_PATIENCE {
             let _ = child.kill();

@@ -1,10 +1,10 @@
 //! Crashes under load: what reaches the writer, and what is there afterwards.
 
 use crate::harness::{Cluster, PATIENCE, copy_sources, noise, shell_within, wait_until};
-use std::fs::{self, File};
-use std::io::Write as _;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Every replica's log holds from genesis on, as does what the live cluster tells.
@@ -57,54 +57,84 @@ fn a_killed_leader_and_a_paused_follower_do_not_reach_the_writer() {
     audit_all(&cluster);
 }
 
-/// Writes files with fsync until told to stop; counts those that are synced.
-fn write_synced(directory: &Path, synced: &AtomicUsize, over: &AtomicBool) {
-    let mut number = 0;
-    while !over.load(Ordering::Relaxed) {
-        let mut file = File::create_new(directory.join(format!("file-{number}"))).unwrap();
-        file.write_all(&content(number)).unwrap();
-        file.sync_all().unwrap();
-        drop(file);
-        number += 1;
-        synced.store(number, Ordering::Release);
-    }
+/// Files that are copied again and again, with fsync: some are small, some go into blocks.
+const CONTENTS: usize = 10;
+
+fn content(number: usize) -> Vec<u8> {
+    let number = number % CONTENTS;
+    noise(number as u64, if number.is_multiple_of(5) { 200_000 } else { 1000 })
 }
 
-/// Some are small, some go into blocks.
-fn content(number: usize) -> Vec<u8> {
-    noise(number as u64, if number.is_multiple_of(5) { 200_000 } else { 1000 })
+/// A process that writes files with fsync until it is told to stop, and notes each one that is synced.
+///
+/// It is a process of its own, because the start of a replica from one that has files open in the mount would
+/// wait for them to be flushed.
+struct Writer {
+    child: Child,
+    home: PathBuf,
+}
+
+impl Writer {
+    fn start(home: &Path, mount: &Path) -> Self {
+        for number in 0..CONTENTS {
+            fs::write(home.join(format!("content-{number}")), content(number)).unwrap();
+        }
+        let script = format!(
+            "number=0
+             while [ ! -e {home}/over ]; do
+                 dd if={home}/content-$((number % {CONTENTS})) of=file-$number bs=1M conv=fsync,excl status=none || exit 1
+                 number=$((number + 1))
+                 echo $number > {home}/synced.new && mv {home}/synced.new {home}/synced
+             done",
+            home = home.display()
+        );
+        let child = Command::new("sh").args(["-c", &script]).current_dir(mount).spawn().unwrap();
+        Self { child, home: home.to_owned() }
+    }
+
+    /// How many files are synced.
+    fn synced(&self) -> usize {
+        fs::read_to_string(self.home.join("synced")).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    }
+
+    fn wait_for(&mut self, count: usize) {
+        wait_until("files are synced", PATIENCE, || {
+            assert!(self.child.try_wait().unwrap().is_none(), "an error has reached the writer");
+            self.synced() >= count
+        });
+    }
+
+    fn stop(mut self) -> usize {
+        fs::write(self.home.join("over"), "").unwrap();
+        let child = &mut self.child;
+        wait_until("the writer has ended", PATIENCE, || child.try_wait().unwrap().is_some());
+        assert!(self.child.wait().unwrap().success(), "no error reaches the writer");
+        self.synced()
+    }
 }
 
 #[test]
 fn all_replicas_killed_at_once_lose_nothing_that_was_synced() {
     let cluster = Cluster::start();
     let mount = cluster.mount("a");
-    let (synced, over) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let wait_for = |count: usize| {
-        wait_until("files are synced", PATIENCE, || synced.load(Ordering::Acquire) >= count);
-    };
-    std::thread::scope(|scope| {
-        let writer = scope.spawn(|| write_synced(&mount.path, &synced, &over));
-        let mut safe = 0;
-        for _ in 0..3 {
-            wait_for(safe + 25);
-            cluster.local.kill_all();
-            safe = synced.load(Ordering::Acquire);
-            cluster.local.start_all().unwrap();
-            // Through another mount: nothing that this one has in memory helps.
-            let fresh = cluster.mount("fresh");
-            for number in 0..safe {
-                let found = fs::read(fresh.at(&format!("file-{number}")));
-                assert!(found.unwrap() == content(number), "file-{number} of {safe}");
-            }
-            fresh.unmount();
+    let mut writer = Writer::start(cluster.home(), &mount.path);
+    let mut safe = 0;
+    for _ in 0..2 {
+        writer.wait_for(safe + 25);
+        cluster.local.kill_all();
+        safe = writer.synced();
+        cluster.local.start_all().unwrap();
+        // Through another mount: nothing that this one has in memory helps.
+        let fresh = cluster.mount("fresh");
+        for number in 0..safe {
+            let found = fs::read(fresh.at(&format!("file-{number}")));
+            assert!(found.unwrap() == content(number), "file-{number} of {safe}");
         }
-        // The first mount carries on, and no error has reached the writer.
-        wait_for(safe + 25);
-        over.store(true, Ordering::Relaxed);
-        writer.join().unwrap();
-    });
-    let count = synced.load(Ordering::Acquire);
+        fresh.unmount();
+    }
+    // The first mount carries on, and no error has reached the writer.
+    writer.wait_for(safe + 25);
+    let count = writer.stop();
     for number in 0..count {
         assert!(fs::read(mount.at(&format!("file-{number}"))).unwrap() == content(number), "file-{number}");
     }
