@@ -257,7 +257,8 @@ impl Door<'_> {
         self.epoch(body.epoch)?;
         ensure(body.view == view && view > 0, WHAT, "of another view")?;
         ensure(body.rank.view < view, WHAT, "rank of a view that it does not precede")?;
-        ensure(body.committed <= body.rank.height, WHAT, "below the committed height")?;
+        // The committed height may be above the claim's: a base releases COMMITs of the heights below it, so
+        // a commit certificate of a later view and a lower height outranks one of an earlier view.
         if body.rank.height == 0 {
             let genesis = body.rank == Rank::default() && body.header == self.configuration.genesis_hash();
             ensure(genesis, WHAT, "height 0 is that of genesis only")?;

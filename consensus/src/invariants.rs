@@ -3,7 +3,10 @@
 //! Invariant: a replica on which these assertions fail has a defect of its own; no peer, client or disk can
 //! make one fail. A simulator calls them after each event.
 
+use quorate_protocol::view_change::Rank;
+
 use crate::block::Path;
+use crate::door::rank;
 use crate::replica::Replica;
 
 impl Replica {
@@ -27,11 +30,12 @@ impl Replica {
     }
 
     fn claim_invariants(&self) {
+        let last = self.committed.certificate.as_ref().map_or(Rank::default(), rank);
+        assert!(self.claim_rank() >= last, "the claim covers the last commit certificate");
         let Some(claim) = &self.claim else {
             assert!(self.committed.height == 0, "a committed height is claimed");
             return;
         };
-        assert!(claim.height >= self.committed.height, "the claim is at or above the committed height");
         let path = self.blocks.path(claim.header_hash, claim.height, self.floor());
         assert!(matches!(path, Path::Complete(_)), "the claim's batches are held: {path:?}");
     }
@@ -65,7 +69,7 @@ impl Replica {
         }
         assert!(view.last_prepared <= self.window_end(), "PREPAREs stay in the window");
         assert!(
-            view.committed_on.as_ref().is_none_or(|on| self.claim_rank() >= crate::door::rank(on)),
+            view.committed_on.as_ref().is_none_or(|on| self.claim_rank() >= rank(on)),
             "the claim covers every COMMIT of the view"
         );
     }

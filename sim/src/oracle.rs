@@ -117,6 +117,9 @@ impl Oracle {
         let who =
             || format!("replica {} {:?} view {} height {}", vote.replica, vote.kind, vote.view, vote.height);
         let place = (vote.kind, vote.epoch, vote.view, vote.height);
+        if vote.kind == VoteKind::Prepare && vote.view < said.barred_below {
+            return broken("no PREPARE in a view restarted in (R2)", who());
+        }
         if let Some(known) = said.votes.get(&place) {
             return if *known == vote.header {
                 Ok(())
@@ -133,9 +136,6 @@ impl Oracle {
             VoteKind::Prepare => {
                 if let Some(((_, view), _)) = left {
                     return broken("no PREPARE below a VIEW-CHANGE", format!("{} after {view}", who()));
-                }
-                if vote.view < said.barred_below {
-                    return broken("no PREPARE in a view restarted in (R2)", who());
                 }
                 let above = (vote.kind, vote.epoch, vote.view, vote.height + 1);
                 let end = (vote.kind, vote.epoch, vote.view, Height::MAX);

@@ -14,14 +14,23 @@ pub struct Regression {
 
 /// All of them.
 pub const REGRESSIONS: &[Regression] = &[
-    Regression { seed: 951, found: "a deposed leader that caught up proposed twice at one height of its view" },
+    Regression {
+        seed: 951,
+        found: "a deposed leader that caught up proposed twice at one height of its view",
+    },
     Regression { seed: 2783, found: "the same, in view 0" },
     Regression { seed: 2975, found: "the same, with a window of heights in flight" },
     Regression { seed: 106, found: "a VIEW-CHANGE whose claim was of the view that it asked for" },
     Regression { seed: 137, found: "the same, by joining others" },
     Regression { seed: 2491, found: "the same, after a suspicion" },
-    Regression { seed: 3871, found: "a log cut between a NEW-VIEW and its entry lost the NEW-VIEW before it" },
-    Regression { seed: 3564, found: "a certificate of a later view for a lower height stayed the claim, below the tip" },
+    Regression {
+        seed: 3871,
+        found: "a log cut between a NEW-VIEW and its entry lost the NEW-VIEW before it",
+    },
+    Regression {
+        seed: 3564,
+        found: "a certificate of a later view for a lower height stayed the claim, below the tip",
+    },
     Regression { seed: 11_360, found: "the same, with other heights" },
     Regression { seed: 13_842, found: "the same, with other heights" },
     Regression { seed: 16_881, found: "the same, with other heights" },

@@ -17,7 +17,7 @@ use quorate_sim::trace::Story;
 /// Seeds that run in this test; CI runs many more with the binary.
 const SEEDS: u64 = 400;
 /// Every mutant is caught within this many seeds.
-const MUTANT_SEEDS: u64 = 400;
+const MUTANT_SEEDS: u64 = 1000;
 
 fn silent(_: u64, _: std::time::Duration) {}
 

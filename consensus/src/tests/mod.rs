@@ -16,5 +16,6 @@ mod forge;
 mod forks;
 mod harness;
 mod normal;
+mod pool;
 mod restarts;
 mod view_changes;

@@ -344,3 +344,42 @@ fn a_claim_of_a_later_view_silences_the_earlier_one_until_its_new_view_comes() {
     net.settle();
     assert_eq!((net.replica(3).view(), net.replica(3).view.last_prepared), (2, 2));
 }
+
+#[test]
+fn a_claim_below_the_committed_height_is_a_claim() {
+    // The base of view 1 is height 2, and its certificate releases COMMITs of height 1 as well. So the commit
+    // certificate (1, 1) exists, and outranks (0, 2), which is all that replica 3 learns of height 2.
+    let mut net = Net::new(4);
+    net.lose = Box::new(|_, _, _| true);
+    let genesis = net.nodes[3].committed.clone().unwrap();
+    let first = net.proposal(&genesis, vec![net.envelope(1, 0, 1, 0)]);
+    let (low, _) = net.imagine(&genesis, &first);
+    let second = net.proposal(&low, vec![net.envelope(1, 1, 1, 0)]);
+    let (high, _) = net.imagine(&low, &second);
+    for (view, state, proposal) in [(1, &low, first), (0, &high, second)] {
+        let (header, height) = (state.header.clone(), state.header.height);
+        let certificate = net.certificate(VoteKind::Commit, view, height, header.hash(), &[0, 1, 2]);
+        let batch = quorate_protocol::peer::Batch { header, proposal };
+        let entry = quorate_protocol::peer::CommittedBatch { batch, certificate };
+        net.deliver(0, 3, PeerMessage::Committed(vec![entry].try_into().unwrap()));
+        net.settle();
+    }
+    let claim = net.replica(3).claim();
+    assert_eq!((net.height(3), claim.view, claim.height), (2, 1, 1));
+    let base = net.certificate(VoteKind::Prepare, 0, 2, high.header.hash(), &[0, 1, 2]);
+    let claims = (0..3).map(|i| net.view_change(i, 1, Some(base.clone())).claim).collect();
+    net.deliver(1, 3, PeerMessage::NewView(net.new_view(1, claims, Some(base))));
+    for from in 0..2 {
+        let later = net.view_change(from, 2, None);
+        net.deliver(from, 3, PeerMessage::ViewChange(later));
+    }
+    net.settle();
+    assert_eq!((net.replica(3).view(), net.replica(3).has_entered()), (2, false));
+    // The others take its claim, and it is the same after a restart.
+    let own = net.replica(3).view_changes[&3].clone();
+    assert_eq!((own.claim.body.committed, own.claim.body.rank), (2, claim));
+    net.deliver(3, 2, PeerMessage::ViewChange(own));
+    assert_eq!(net.rejections, []);
+    net.restart(3);
+    assert_eq!(net.replica(3).claim(), claim);
+}
