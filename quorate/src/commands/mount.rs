@@ -112,7 +112,9 @@ fn background(args: &MountArgs, log: &str) -> CommandResult {
             }
             // Its last word; what it logged before is for those who look closer in the foreground.
             let last = words.lines().rev().find_map(|line| line.strip_prefix("quorate: "));
-            return Err(Failure::new(last.map_or_else(|| format!("the mount failed ({status})"), str::to_owned)));
+            return Err(Failure::new(
+                last.map_or_else(|| format!("the mount failed ({status})"), str::to_owned),
+            ));
         }
         if began.elapsed() > READY_PATIENCE {
             let _ = child.kill();

@@ -94,7 +94,10 @@ impl Writer {
 
     /// How many files are synced.
     fn synced(&self) -> usize {
-        fs::read_to_string(self.home.join("synced")).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+        fs::read_to_string(self.home.join("synced"))
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(0)
     }
 
     fn wait_for(&mut self, count: usize) {

@@ -50,7 +50,10 @@ fn git_works_on_a_mount() {
     let mount = cluster.mount("a");
     let source = cluster.home().join("source");
     copy_sources(&source);
-    let script = format!("mkdir tree && cp -r {0}/quorate {0}/transport tree && cp {0}/README.md tree", source.display());
+    let script = format!(
+        "mkdir tree && cp -r {0}/quorate {0}/transport tree && cp {0}/README.md tree",
+        source.display()
+    );
     shell_within(&mount.path, &script, Duration::from_secs(60)).expect(0);
     let script = "cd tree
         git init -q . && git config user.name Tester && git config user.email tester@example.org
