@@ -14,6 +14,7 @@ use quorate_protocol::Height;
 use quorate_protocol::peer::{Batch, CommittedBatch};
 use quorate_protocol::record::Record;
 use quorate_store::log::{LogError, LogReader};
+use quorate_store::read_marker;
 use std::collections::{BTreeMap, VecDeque};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
