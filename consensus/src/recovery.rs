@@ -66,6 +66,8 @@ struct Replay<'a> {
     prepared: Option<Certificate>,
     entered: Option<View>,
     new_view: Option<NewView>,
+    /// Of a view that no record says was entered yet.
+    announced: Option<NewView>,
     view_change: Option<ViewChange>,
 }
 
@@ -85,6 +87,7 @@ impl<'a> Replay<'a> {
             prepared: None,
             entered: None,
             new_view: None,
+            announced: None,
             view_change: None,
         }
     }
@@ -98,7 +101,7 @@ impl<'a> Replay<'a> {
             Record::Committed(certificate) => self.committed(certificate),
             Record::ViewChange(message) => self.view_change(message),
             Record::NewView(new_view) => {
-                self.new_view = Some(new_view);
+                self.announced = Some(new_view);
                 Ok(())
             }
         }
@@ -112,10 +115,12 @@ impl<'a> Replay<'a> {
         if self.entered.is_some_and(|before| before >= view) || wanted > view {
             return Err(RecoveryError::Order("a view entered after a later one"));
         }
-        if view > 0 && self.new_view.as_ref().is_none_or(|new_view| new_view.view != view) {
+        if view > 0 && self.announced.as_ref().is_none_or(|new_view| new_view.view != view) {
             return Err(RecoveryError::Order("a view entered without its NEW-VIEW"));
         }
         self.entered = Some(view);
+        // A log may end between a NEW-VIEW and its entry: the one before stays in force.
+        self.new_view = self.announced.take();
         Ok(())
     }
 
