@@ -47,7 +47,10 @@ fn audit(args: &AuditVerifyArgs) -> CommandResult {
                     cluster.cluster()
                 )));
             }
-            Box::new(LogSource::new(LogReader::open(directory)?))
+            Box::new(LogSource::new(
+                LogReader::open(directory)?,
+                u64::from(cluster.genesis().parameters.window),
+            ))
         }
         (None, Some(key)) => Box::new(LiveSource::start(args, key)?),
         (None, None) => {
@@ -135,17 +138,23 @@ struct LogSource {
     /// Batches whose certificate has not come yet, by header hash.
     pending: BTreeMap<Hash, Batch>,
     next: Height,
+    /// How far a record may be above the next height to be committed.
+    window: u64,
 }
 
 impl LogSource {
-    fn new(reader: LogReader) -> Self {
-        Self { reader, pending: BTreeMap::new(), next: 1 }
+    fn new(reader: LogReader, window: u64) -> Self {
+        Self { reader, pending: BTreeMap::new(), next: 1, window }
     }
 
     /// The height that a damaged record says it is of.
     fn height_of(&self, error: &LogError) -> Option<Height> {
         match error {
-            LogError::Damaged { position, .. } => self.reader.claimed_height(*position),
+            // The damage may be in the height itself: a record is of a height in flight, or the claim is void.
+            LogError::Damaged { position, .. } => self
+                .reader
+                .claimed_height(*position)
+                .filter(|height| (self.next..=self.next.saturating_add(self.window)).contains(height)),
             _ => None,
         }
     }
