@@ -19,6 +19,8 @@ use std::time::Duration;
 
 /// How long a replica may take to stop after SIGTERM before it is killed.
 pub const STOP_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a replica may take to write its pid file.
+pub const START_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why something could not be done to a local cluster.
 #[derive(Debug, thiserror::Error)]
@@ -191,9 +193,11 @@ impl LocalCluster {
         }
         let none = Vec::new();
         let arguments = self.arguments.get(&replica).unwrap_or(&none);
-        let child = process::spawn(&self.binary, &directory, arguments).map_err(|source| {
+        let mut child = process::spawn(&self.binary, &directory, arguments).map_err(|source| {
             ClusterError::Io { what: format!("replica {replica} cannot be started"), source }
         })?;
+        // Until it has written its pid file, nobody could find it, and it might be started twice.
+        process::wait_found(&mut child, &directory, START_PATIENCE);
         let mut children = self.children.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(mut old) = children.insert(replica, child) {
             // It has ended, or `running` had found it: this only lets the system forget it.

@@ -51,6 +51,14 @@ pub fn running(directory: &Path) -> Option<Pid> {
     (ours && !ended).then(|| Pid::from_raw(number))
 }
 
+/// Waits until a process that was just started can be found by its pid file, or has ended.
+pub fn wait_found(child: &mut Child, directory: &Path, patience: Duration) {
+    let began = Instant::now();
+    while running(directory).is_none() && matches!(child.try_wait(), Ok(None)) && began.elapsed() < patience {
+        std::thread::sleep(POLL_INTERVAL);
+    }
+}
+
 /// Sends a signal to the process of `directory`; `false` if none runs.
 ///
 /// # Errors

@@ -136,8 +136,7 @@ fn replicas_refuse_what_is_not_theirs() {
     std::fs::write(stolen.join("FORMAT"), "").unwrap();
     replica(&stolen).expect_one_line(1, &["stolen"]);
     copy(&directory(1));
-    let segment = std::fs::read_dir(stolen.join("log")).unwrap().next().unwrap().unwrap().path();
-    flip(&segment, 128 + 64 + 20);
+    flip(&stolen.join("log/0000000000.log"), 128 + 64 + 20);
     replica(&stolen).expect_one_line(1, &["segment 0"]);
     copy(&directory(1));
     std::fs::remove_dir_all(stolen.join("log")).unwrap();
