@@ -120,10 +120,10 @@ wait_for "all replicas at one height and root" 60 alike
 "$quorate" status | tail -n 1 | sed 's/^/          /'
 tell "all four replicas are at height $("$quorate" status | awk '$1 == 0 { print $5 }') with one state root"
 for replica in 0 1 2 3; do
-  verdict=$("$quorate" audit verify --dir "$cluster/replica-$replica" | head -n 1)
+  verdict=$("$quorate" audit verify --dir "$cluster/replica-$replica" | awk 'NR == 1')
   tell "audit of replica $replica's log: $verdict"
 done
-verdict=$("$quorate" audit verify | head -n 1)
+verdict=$("$quorate" audit verify | awk 'NR == 1')
 tell "audit of the live cluster: $verdict"
 
 if [ -n "$keep" ]; then

@@ -76,10 +76,18 @@ fn audit(args: &AuditVerifyArgs) -> CommandResult {
     Ok(ExitCode::from(report.verdict.exit_code()))
 }
 
+/// Prints a line; whoever reads may have had enough of it.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
 fn print(report: &Report, args: &AuditVerifyArgs, took: Duration) {
     let progress = &report.progress;
     if args.output == Output::Json {
-        println!("{}", json(report, took));
+        say!("{}", json(report, took));
         return;
     }
     let so_far = format!(
@@ -91,14 +99,14 @@ fn print(report: &Report, args: &AuditVerifyArgs, took: Duration) {
     );
     match &report.verdict {
         Verdict::Holds => {
-            println!("holds: {so_far}");
+            say!("holds: {so_far}");
             if let Some(head) = &report.head {
-                println!("head {} at height {}, state root {}", head.hash(), head.height, head.state_root);
+                say!("head {} at height {}, state root {}", head.hash(), head.height, head.state_root);
             }
         }
-        Verdict::Broken(breach) => println!("broken: {breach} (everything below holds: {so_far})"),
+        Verdict::Broken(breach) => say!("broken: {breach} (everything below holds: {so_far})"),
         Verdict::CannotTell { height, text } => {
-            println!("cannot tell from height {height} on: {text} (everything below holds: {so_far})");
+            say!("cannot tell from height {height} on: {text} (everything below holds: {so_far})");
         }
     }
 }
