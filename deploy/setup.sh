@@ -31,6 +31,14 @@ if ! command -v cargo >/dev/null 2>&1; then
   echo "quorate: no Rust toolchain found: install one from https://rustup.rs (1.95 or newer), then run this again" >&2
   exit 1
 fi
+# udev lets everybody open /dev/fuse; a container or a bare virtual machine without udev may not, and then
+# fusermount3, which opens it as its caller, mounts for root alone.
+quorate_fuse_device() {
+  [ "$(id -u)" -eq 0 ] && [ -c /dev/fuse ] && [ "$(stat -c %a /dev/fuse)" != 666 ] || return 0
+  say "letting users open /dev/fuse, as udev does"
+  chmod 0666 /dev/fuse
+}
+
 quorate_packages c++ g++ '/usr/lib/llvm-*/lib/libclang.so*' libclang-dev fusermount3 fuse3 git git ps procps
 
 # What is built here runs here: with the vector units of this machine a signature is checked in 25
@@ -47,6 +55,7 @@ quorate_rocksdb
 
 # What the tests need besides: test runner, licence checker, and the programs that use the mount.
 quorate_test_tools() {
+  quorate_fuse_device
   quorate_packages rsync rsync python3 python3 setpriv util-linux diff diffutils
   local tool version
   for tool in cargo-nextest=0.9.143 cargo-deny=0.20.2; do
