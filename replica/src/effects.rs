@@ -7,8 +7,10 @@ use crate::executor::{Job, Outcome};
 use crate::node::{Held, Node};
 use quorate_consensus::{Effect, ExecutedHeader, HaltReason, Input, StaticFault};
 use quorate_crypto::{Certificate, Hash};
+use quorate_protocol::record::Record;
 use quorate_protocol::{Header, Height, PeerMessage, Proposal};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Operations of a batch that is executed on the loop's own thread: some hundred microseconds at most.
 const INLINE_OPERATIONS_MAX: u64 = 4;
@@ -26,8 +28,13 @@ impl Node {
                 self.clients.committing(&vote, digest, self.speculative.get(&digest));
             }
             Effect::Persist { token, records, then } => {
+                let certificates = records.iter().all(|record| matches!(record, Record::Committed(_)));
+                if then.is_empty() && certificates {
+                    self.waiting_since.get_or_insert_with(Instant::now);
+                } else {
+                    self.turn_waits = true;
+                }
                 self.turn_records.extend(records);
-                self.turn_token = Some(token);
                 self.last_token = Some(token);
                 self.held.push_back(Held { token, then });
             }

@@ -36,6 +36,9 @@ pub const MTU_BYTES_MAX: u16 = 6000;
 /// Longest delay of an acknowledgement; with the default of 25 ms the loss of a last packet, which may be
 /// a vote, would be noticed as much later.
 pub const ACK_DELAY_MAX: Duration = Duration::from_millis(5);
+/// Packets that may arrive before an acknowledgement of its own is sent: votes go both ways all the time and
+/// carry it along.
+pub const ACK_PACKETS: u32 = 10;
 /// A dial is given up after so long.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// First pause between two dials; doubles up to [`BACKOFF_MAX`].
@@ -98,7 +101,7 @@ pub(crate) fn transport_config(streams: Streams) -> Arc<TransportConfig> {
     let mut discovery = MtuDiscoveryConfig::default();
     discovery.upper_bound(MTU_BYTES_MAX);
     let mut acknowledgements = AckFrequencyConfig::default();
-    acknowledgements.max_ack_delay(Some(ACK_DELAY_MAX));
+    acknowledgements.max_ack_delay(Some(ACK_DELAY_MAX)).ack_eliciting_threshold(ACK_PACKETS.into());
     let mut config = TransportConfig::default();
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(streams.bidirectional))
