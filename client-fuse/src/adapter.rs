@@ -1,10 +1,11 @@
 //! fuser's trait on top of [`Shared`]: every request becomes a task at once.
 //!
-//! Invariant: no handler waits for anything; what it needs of the request is copied before it returns.
+//! Invariant: no handler waits for anything; what it needs of the request is copied before it returns. What
+//! needs no answer of the cluster (a buffered write, the close of a clean file) is answered at once.
 
-use crate::files::OpenFile;
 use crate::operations::AttributeChanges;
 use crate::shared::{Mount, Outcome, Shared, entropy};
+use crate::writing::Buffered;
 use crate::{convert, credentials, reading, writing};
 use fuser::{
     AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
@@ -28,6 +29,8 @@ const NEVER: Duration = Duration::ZERO;
 const GENERATION: Generation = Generation(1);
 /// Bytes of one write request.
 const WRITE_BYTES_MAX: u32 = 1 << 20;
+/// The kernel's mark of an open for execve (`__FMODE_EXEC`).
+const OPEN_TO_EXECUTE: i32 = 0x20;
 /// Requests that the kernel may have under way.
 const BACKGROUND_MAX: u16 = 64;
 /// What `statfs` shows: block size, and as many free blocks as nobody counts.
@@ -97,13 +100,15 @@ fn open_mode(flags: i32) -> OpenMode {
 async fn open(mount: &Mount, credential: Credential, ino: u64, flags: i32) -> Outcome<u64> {
     let mode = open_mode(flags);
     let writes = mode.write || mode.truncate;
+    if flags & OPEN_TO_EXECUTE != 0 {
+        mount.check_executable(&credential, ino).await?;
+    }
     let block_log2 = if writes {
         mount.open_to_write(&credential, ino, mode).await?
     } else {
         mount.open_to_read(&credential, ino).await?
     };
-    let append = flags & libc::O_APPEND != 0;
-    let (handle, file) = mount.files.open(ino, block_log2, credential, mode, (append, writes, false));
+    let (handle, file) = mount.files.open(ino, block_log2, credential, mode, (writes, false));
     if !writes {
         reading::hold_later(mount, &file);
     }
@@ -123,27 +128,9 @@ async fn create(
     let body =
         OperationBody::Create { parent, name, mode, umask, exclusive, open: Some(open), ino: None, entropy };
     let (attributes, created) = mount.execute_for_inode(&credential, body).await?;
-    let append = flags & libc::O_APPEND != 0;
     let (handle, _) =
-        mount.files.open(attributes.ino, attributes.block_log2, credential, open, (append, true, created));
+        mount.files.open(attributes.ino, attributes.block_log2, credential, open, (true, created));
     Ok((attributes, handle))
-}
-
-async fn write(mount: &Mount, file: &Arc<OpenFile>, offset: u64, data: Vec<u8>) -> Outcome<u32> {
-    let length = u32::try_from(data.len()).map_err(|_| libc::EINVAL)?;
-    if file.append {
-        mount.append(file, data).await?;
-        return Ok(length);
-    }
-    let was_clean = file.inode.dirty().is_clean();
-    let full = Shared::buffer(file, offset, &data);
-    if was_clean {
-        writing::age(mount, file);
-    }
-    if full {
-        mount.write_back(&file.inode, &file.credential).await?;
-    }
-    Ok(length)
 }
 
 impl Filesystem for Adapter {
@@ -403,19 +390,32 @@ impl Filesystem for Adapter {
         handle: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
-        _flags: OpenFlags,
+        write_flags: WriteFlags,
+        flags: OpenFlags,
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         let Some(file) = self.0.files.file(handle.0) else { return reply.error(fail(libc::EBADF)) };
-        let data = data.to_vec();
-        self.task(|mount| async move {
-            match write(&mount, &file, offset, data).await {
-                Ok(length) => reply.written(length),
-                Err(errno) => reply.error(fail(errno)),
-            }
-        });
+        let Ok(length) = u32::try_from(data.len()) else { return reply.error(fail(libc::EINVAL)) };
+        // A page that was changed through a mapping has its place, whatever the flags of the handle.
+        if flags.0 & libc::O_APPEND != 0 && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+            let data = data.to_vec();
+            return self.task(|mount| async move {
+                match mount.append(&file, data).await {
+                    Ok(_) => reply.written(length),
+                    Err(errno) => reply.error(fail(errno)),
+                }
+            });
+        }
+        match self.0.buffer(&file, offset, data) {
+            Buffered::Done => reply.written(length),
+            full => self.task(|mount| async move {
+                match mount.relieve(&file, full).await {
+                    Ok(()) => reply.written(length),
+                    Err(errno) => reply.error(fail(errno)),
+                }
+            }),
+        }
     }
 
     fn flush(
@@ -427,6 +427,9 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let Some(file) = self.0.files.file(handle.0) else { return reply.error(fail(libc::EBADF)) };
+        if Shared::is_flushed(&file) {
+            return reply.ok();
+        }
         self.task(|mount| async move { reply_empty(reply, mount.flush(&file).await) });
     }
 
@@ -552,6 +555,9 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if self.0.has_no_capability(ino.0, name.as_bytes()) {
+            return reply.error(fail(libc::ENODATA));
+        }
         let credential = credentials::of(request);
         let name = name.as_bytes().to_vec();
         self.task(|mount| async move {

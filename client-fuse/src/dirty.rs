@@ -4,7 +4,9 @@
 //! being written back stays readable until the cluster has it.
 
 use quorate_client::DirtyRange;
+use quorate_protocol::Timestamp;
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
 
 /// The dirty bytes of one file.
 #[derive(Debug, Default)]
@@ -13,14 +15,27 @@ pub struct Dirty {
     bytes: usize,
     /// Being written back: older than everything in `ranges`.
     leaving: Vec<DirtyRange>,
+    leaving_bytes: usize,
+    /// When the oldest byte of `ranges` was written.
+    since: Option<Instant>,
+    /// When the last byte was written, as a stat shows it.
+    changed_at: Option<SystemTime>,
 }
 
 impl Dirty {
-    /// Takes a write.
-    pub fn write(&mut self, offset: u64, data: &[u8]) {
+    /// Takes a write. Returns by how many bytes the buffer grew.
+    pub fn write(&mut self, offset: u64, data: &[u8]) -> usize {
         if data.is_empty() {
-            return;
+            return 0;
         }
+        let before = self.bytes;
+        self.since.get_or_insert_with(Instant::now);
+        self.changed_at = Some(SystemTime::now());
+        self.merge(offset, data);
+        self.bytes.saturating_sub(before)
+    }
+
+    fn merge(&mut self, offset: u64, data: &[u8]) {
         let end = offset.saturating_add(data.len() as u64);
         let before = self.ranges.range(..=offset).next_back();
         let start = match before {
@@ -62,14 +77,26 @@ impl Dirty {
     /// Takes everything out for writing back; it stays readable until [`Dirty::written`].
     pub fn take(&mut self) -> Vec<DirtyRange> {
         let ranges = std::mem::take(&mut self.ranges);
-        self.bytes = 0;
+        self.leaving_bytes = std::mem::take(&mut self.bytes);
+        self.since = None;
         self.leaving = ranges.into_iter().map(|(offset, bytes)| DirtyRange { offset, bytes }).collect();
         self.leaving.clone()
     }
 
-    /// What was taken out is in the cluster, or is lost and reported.
-    pub fn written(&mut self) {
+    /// What was taken out is in the cluster, or is lost and reported. Returns how many bytes it was.
+    pub fn written(&mut self) -> usize {
         self.leaving.clear();
+        std::mem::take(&mut self.leaving_bytes)
+    }
+
+    /// Whether bytes have waited for longer than `age`.
+    pub fn is_older_than(&self, age: Duration) -> bool {
+        self.since.is_some_and(|since| since.elapsed() >= age)
+    }
+
+    /// When the last byte was written; `None` if none ever was.
+    pub fn changed_at(&self) -> Option<Timestamp> {
+        self.changed_at.map(crate::convert::timestamp)
     }
 
     /// Whether every byte of the range is dirty, so that nobody need be asked for it.
@@ -181,9 +208,15 @@ mod tests {
         }
         assert_eq!(dirty.bytes(), 80);
         assert!(dirty.covers(0, 80) && !dirty.covers(0, 81));
+        assert_eq!(dirty.write(0, &[2; 80]), 0, "written over, not grown");
+        assert!(dirty.is_older_than(Duration::ZERO) && !dirty.is_older_than(Duration::from_secs(60)));
         assert_eq!(dirty.take().len(), 1);
-        assert!(!dirty.is_clean());
-        dirty.written();
+        assert!(!dirty.is_clean() && !dirty.is_older_than(Duration::ZERO));
+        assert_eq!(dirty.write(80, &[3; 5]), 5);
+        assert!(dirty.is_older_than(Duration::ZERO), "what comes during a write-back grows old as well");
+        assert_eq!(dirty.written(), 80);
+        dirty.take();
+        assert_eq!(dirty.written(), 5);
         assert!(dirty.is_clean());
     }
 }

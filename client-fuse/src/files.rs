@@ -1,7 +1,7 @@
 //! Open files and directories of this mount, and what is dirty in them.
 //!
-//! Invariant: a handle lives from open to release; an inode's entry lives as long as it has a handle or
-//! dirty bytes.
+//! Invariant: a handle lives from open to release; an inode's entry lives until the last handle is released
+//! and what it left dirty is written back. Every handle that may write learns once of each failed write-back.
 
 use crate::dirty::Dirty;
 use quorate_protocol::operation::OpenMode;
@@ -18,8 +18,10 @@ pub struct OpenInode {
     pub dirty: Mutex<Dirty>,
     /// One write-back at a time, so that older bytes never land after newer ones.
     pub writing: tokio::sync::Mutex<()>,
-    /// The errno of a write-back that failed and was not reported yet; 0 for none.
-    error: AtomicU64,
+    /// The last write-back that failed.
+    failure: Mutex<Failure>,
+    /// The mount's count of write-backs when the last one of this file was done.
+    pub written_at: AtomicU64,
     /// Binary logarithm of the block size.
     pub block_log2: u8,
     /// Whether `security.capability` is known to be absent: the kernel asks before every write.
@@ -28,7 +30,29 @@ pub struct OpenInode {
     pub unknown_opens: AtomicU64,
 }
 
+/// Failed write-backs of a file.
+#[derive(Copy, Clone, Debug, Default)]
+struct Failure {
+    /// How many there were.
+    count: u64,
+    /// The errno of the last one.
+    errno: i32,
+}
+
 impl OpenInode {
+    fn new(ino: Ino, block_log2: u8, created: bool) -> Self {
+        Self {
+            ino,
+            dirty: Mutex::default(),
+            writing: tokio::sync::Mutex::default(),
+            failure: Mutex::default(),
+            written_at: AtomicU64::new(0),
+            block_log2,
+            no_capability: AtomicBool::new(created),
+            unknown_opens: AtomicU64::new(0),
+        }
+    }
+
     /// The dirty bytes.
     pub fn dirty(&self) -> MutexGuard<'_, Dirty> {
         self.dirty.lock().unwrap_or_else(PoisonError::into_inner)
@@ -36,13 +60,13 @@ impl OpenInode {
 
     /// Remembers a failed write-back for whoever closes or syncs next.
     pub fn fail(&self, errno: i32) {
-        self.error.store(u64::from(errno.unsigned_abs()), Ordering::Relaxed);
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.count = failure.count.saturating_add(1);
+        failure.errno = errno;
     }
 
-    /// Takes the errno that is to be reported once.
-    pub fn take_error(&self) -> Option<i32> {
-        let errno = self.error.swap(0, Ordering::Relaxed);
-        i32::try_from(errno).ok().filter(|errno| *errno != 0)
+    fn failure(&self) -> Failure {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -54,12 +78,25 @@ pub struct OpenFile {
     pub credential: Credential,
     /// What for.
     pub mode: OpenMode,
-    /// `O_APPEND`.
-    pub append: bool,
+    /// Failed write-backs that this handle knows of.
+    failures_seen: AtomicU64,
     /// Whether the session holds a grant for it.
     pub granted: AtomicBool,
     /// Set at release: a grant that arrives later is given back at once.
     pub closed: AtomicBool,
+}
+
+impl OpenFile {
+    /// The errno of a write-back that failed since this handle was opened or last asked.
+    pub fn take_error(&self) -> Option<i32> {
+        let Failure { count, errno } = self.inode.failure();
+        (self.failures_seen.swap(count, Ordering::AcqRel) < count && self.mode.write).then_some(errno)
+    }
+
+    /// Whether [`OpenFile::take_error`] would return one.
+    pub fn has_error(&self) -> bool {
+        self.mode.write && self.failures_seen.load(Ordering::Acquire) < self.inode.failure().count
+    }
 }
 
 /// A handle of a directory: the last page that was fetched.
@@ -70,6 +107,8 @@ pub struct OpenDirectory {
     pub credential: Credential,
     /// One reader at a time; the page, by the cookie that it was asked with.
     pub page: tokio::sync::Mutex<Option<(u64, quorate_metadata::DirectoryPage)>>,
+    /// Whether a listing from the start was served: the next one sees the present (`rewinddir`).
+    pub started: AtomicBool,
 }
 
 #[derive(Default)]
@@ -102,21 +141,13 @@ impl Files {
         block_log2: u8,
         credential: Credential,
         mode: OpenMode,
-        (append, granted, created): (bool, bool, bool),
+        (granted, created): (bool, bool),
     ) -> (u64, Arc<OpenFile>) {
         let mut tables = self.tables();
-        let (inode, handles) = tables.inodes.entry(ino).or_insert_with(|| {
-            let inode = OpenInode {
-                ino,
-                dirty: Mutex::default(),
-                writing: tokio::sync::Mutex::default(),
-                error: AtomicU64::new(0),
-                block_log2,
-                no_capability: AtomicBool::new(created),
-                unknown_opens: AtomicU64::new(0),
-            };
-            (Arc::new(inode), 0)
-        });
+        let (inode, handles) = tables
+            .inodes
+            .entry(ino)
+            .or_insert_with(|| (Arc::new(OpenInode::new(ino, block_log2, created)), 0));
         *handles += 1;
         if !granted {
             inode.unknown_opens.fetch_add(1, Ordering::Relaxed);
@@ -125,7 +156,7 @@ impl Files {
             inode: Arc::clone(inode),
             credential,
             mode,
-            append,
+            failures_seen: AtomicU64::new(inode.failure().count),
             granted: AtomicBool::new(granted),
             closed: AtomicBool::new(false),
         });
@@ -168,25 +199,29 @@ impl Files {
         tables.files.values().find(writes).cloned()
     }
 
-    /// Takes a handle out.
+    /// Takes a handle out. Its inode stays known until [`Files::forget`].
     pub fn release(&self, handle: u64) -> Option<Arc<OpenFile>> {
-        let mut tables = self.tables();
-        let file = tables.files.remove(&handle)?;
+        let file = self.tables().files.remove(&handle)?;
         file.closed.store(true, Ordering::Relaxed);
-        let ino = file.inode.ino;
+        Some(file)
+    }
+
+    /// A released handle of this inode left nothing dirty behind.
+    pub fn forget(&self, ino: Ino) {
+        let mut tables = self.tables();
         if let Some((_, handles)) = tables.inodes.get_mut(&ino) {
-            *handles -= 1;
+            *handles = handles.saturating_sub(1);
             if *handles == 0 {
                 tables.inodes.remove(&ino);
             }
         }
-        Some(file)
     }
 
     /// Adds a handle of a directory.
     pub fn open_directory(&self, ino: Ino, credential: Credential) -> u64 {
         let handle = self.number();
-        let directory = OpenDirectory { ino, credential, page: tokio::sync::Mutex::default() };
+        let page = tokio::sync::Mutex::default();
+        let directory = OpenDirectory { ino, credential, page, started: AtomicBool::new(false) };
         self.tables().directories.insert(handle, Arc::new(directory));
         handle
     }

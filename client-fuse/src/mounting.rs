@@ -18,6 +18,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use tokio::runtime::Handle;
@@ -106,9 +107,12 @@ pub fn mount(
         options,
         files: Files::default(),
         releases: Mutex::default(),
+        dirty_bytes: AtomicUsize::default(),
+        write_backs: AtomicU64::default(),
         totals: Mutex::default(),
     });
     crate::writing::keep_releasing(&shared);
+    crate::writing::keep_writing_back(&shared);
     let session = Session::from_fd(Adapter(Arc::clone(&shared)), device, acl, config)
         .and_then(|session| std::thread::Builder::new().name("fuse".to_owned()).spawn(move || session.run()))
         .map_err(|error| {

@@ -120,23 +120,26 @@ impl Shared {
         if mode == RenameMode::Replace {
             self.hold_named(credential, new_parent, &new_name).await;
         }
-        for inode in self.files.inodes() {
-            let is_dirty = !inode.dirty().is_clean();
-            if is_dirty && self.is_named(credential, parent, &name, inode.ino).await {
-                self.settle(inode.ino).await?;
-            }
+        self.settle_named(credential, parent, &name).await?;
+        if mode == RenameMode::Exchange {
+            self.settle_named(credential, new_parent, &new_name).await?;
         }
         self.execute(credential, OperationBody::Rename { parent, name, new_parent, new_name, mode })
             .await
             .map(drop)
     }
 
-    async fn is_named(&self, credential: &Credential, parent: Ino, name: &Name, ino: Ino) -> bool {
+    /// Writes back what is dirty in the file of this name.
+    async fn settle_named(&self, credential: &Credential, parent: Ino, name: &Name) -> Outcome<()> {
+        if self.dirty_bytes.load(Ordering::Acquire) == 0 {
+            return Ok(());
+        }
         let query = Query::Lookup { parent, name: name.clone() };
-        matches!(
-            self.read(credential, query, Freshness::Floor).await,
-            Ok(Answer::Attributes(attributes)) if attributes.ino == ino
-        )
+        match self.read(credential, query, Freshness::Floor).await {
+            Ok(Answer::Attributes(attributes)) => self.settle(attributes.ino).await,
+            // The operation itself says what is wrong.
+            _ => Ok(()),
+        }
     }
 
     /// Before a name goes: if its file is open here and the cluster does not know that, it is told.
@@ -228,12 +231,15 @@ impl Shared {
         self.execute(credential, OperationBody::RemoveXattr { ino, name }).await.map(drop)
     }
 
+    /// Whether this is the question for a capability of an open file that is known to have none.
+    pub fn has_no_capability(&self, ino: Ino, name: &[u8]) -> bool {
+        name == CAPABILITY
+            && self.files.inode(ino).is_some_and(|inode| inode.no_capability.load(Ordering::Relaxed))
+    }
+
     /// `getxattr`. For a file that is open here, the absence of a capability is asked for once.
     pub async fn xattr(&self, credential: &Credential, ino: Ino, name: Vec<u8>) -> Outcome<Vec<u8>> {
         let open = if name == CAPABILITY { self.files.inode(ino) } else { None };
-        if open.as_ref().is_some_and(|inode| inode.no_capability.load(Ordering::Relaxed)) {
-            return Err(libc::ENODATA);
-        }
         let name = name.try_into().map_err(|_| libc::ERANGE)?;
         let found = self.read(credential, Query::Xattr { ino, name }, Freshness::Floor).await;
         if let (Some(inode), Err(libc::ENODATA)) = (open, &found) {
@@ -284,6 +290,9 @@ impl Shared {
     ) -> Outcome<()> {
         let mut held = directory.page.lock().await;
         let mut after = after;
+        if after == 0 && directory.started.swap(true, Ordering::Relaxed) {
+            *held = None;
+        }
         loop {
             let page = match held.take().filter(|(asked, page)| continues(*asked, page, after)) {
                 Some(page) => page,
@@ -330,8 +339,7 @@ impl Shared {
     }
 }
 
-/// Whether a page that was asked with cookie `asked` holds what comes right after `after`. A page that was
-/// read from the start is never used for a second pass: rewinddir sees the present.
+/// Whether a page that was asked with cookie `asked` holds what comes right after `after`.
 fn continues(asked: u64, page: &DirectoryPage, after: u64) -> bool {
     let last = page.entries.last().map_or(asked, |entry| entry.cookie);
     asked <= after && (after < last || page.complete && after <= last) && (after != 0 || asked == 0)

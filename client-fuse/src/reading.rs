@@ -28,6 +28,11 @@ impl Shared {
         }
     }
 
+    /// Checks that a program may be executed, which the kernel leaves to us but for "any of the three bits".
+    pub async fn check_executable(&self, credential: &Credential, ino: Ino) -> Outcome<()> {
+        self.access(credential, ino, libc::X_OK as u16).await
+    }
+
     /// Opens for writing: a logged grant, with the truncation if one is asked for.
     pub async fn open_to_write(&self, credential: &Credential, ino: Ino, mode: OpenMode) -> Outcome<u8> {
         if mode.truncate {
@@ -42,6 +47,17 @@ impl Shared {
         if let Some(bytes) = Self::read_dirty(file, offset, length) {
             return Ok(bytes);
         }
+        loop {
+            let since = self.write_backs.load(Ordering::Acquire);
+            let bytes = self.read_overlaid(file, offset, length).await?;
+            if !self.is_overtaken(file.inode.ino, since) {
+                return Ok(bytes);
+            }
+        }
+    }
+
+    /// What the cluster has, with what is dirty here on top.
+    async fn read_overlaid(&self, file: &OpenFile, offset: u64, length: usize) -> Outcome<Vec<u8>> {
         let granted = file.granted.load(Ordering::Acquire);
         let read = FileRead {
             ino: file.inode.ino,

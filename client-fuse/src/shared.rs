@@ -12,6 +12,7 @@ use quorate_protocol::operation::OpenMode;
 use quorate_protocol::query::Query;
 use quorate_protocol::{Credential, Ino, OperationBody, Reply};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Handle;
 
@@ -33,6 +34,10 @@ pub struct Shared {
     pub files: Files,
     /// Grants that were given back and of which the cluster does not know yet.
     pub releases: Mutex<Vec<(Ino, OpenMode)>>,
+    /// Dirty bytes of all files.
+    pub dirty_bytes: AtomicUsize,
+    /// Write-backs that were done since the mount.
+    pub write_backs: AtomicU64,
     /// The last totals, for a `statfs` that must not wait.
     pub totals: Mutex<Option<quorate_metadata::rows::Totals>>,
 }
@@ -110,20 +115,45 @@ impl Shared {
         self.client.read(credential, query, freshness).await.map_err(|error| errno(&error))
     }
 
+    /// Counts a write-back that is done, and returns the count.
+    pub fn count_write_back(&self) -> u64 {
+        self.write_backs.fetch_add(1, Ordering::AcqRel).saturating_add(1)
+    }
+
+    /// Whether a write-back of this file was done since the count was `since`. An answer that was asked for
+    /// before may lack its bytes, which are not dirty here any more either: it must be asked for again.
+    pub fn is_overtaken(&self, ino: Ino, since: u64) -> bool {
+        self.files.inode(ino).is_some_and(|inode| inode.written_at.load(Ordering::Acquire) > since)
+    }
+
+    async fn attributes_by(
+        &self,
+        credential: &Credential,
+        query: Query,
+        freshness: Freshness,
+    ) -> Outcome<Attributes> {
+        loop {
+            let since = self.write_backs.load(Ordering::Acquire);
+            let Answer::Attributes(attributes) = self.read(credential, query.clone(), freshness).await?
+            else {
+                return Err(libc::EIO);
+            };
+            let ino = attributes.ino;
+            let attributes = self.overlay(attributes);
+            if !self.is_overtaken(ino, since) {
+                return Ok(attributes);
+            }
+        }
+    }
+
     /// The attributes of an inode, with what is dirty here.
     pub async fn attributes(&self, credential: &Credential, ino: Ino) -> Outcome<Attributes> {
-        match self.read(credential, Query::Attributes { ino }, Freshness::Floor).await? {
-            Answer::Attributes(attributes) => Ok(self.overlay(attributes)),
-            _ => Err(libc::EIO),
-        }
+        self.attributes_by(credential, Query::Attributes { ino }, Freshness::Floor).await
     }
 
     /// What a name names, linearizable.
     pub async fn lookup(&self, credential: &Credential, parent: Ino, name: Name) -> Outcome<Attributes> {
-        match self.read(credential, Query::Lookup { parent, name }, Freshness::Linearizable).await? {
-            Answer::Attributes(attributes) => Ok(self.overlay(attributes)),
-            _ => Err(libc::EIO),
-        }
+        self.attributes_by(credential, Query::Lookup { parent, name }, Freshness::Linearizable).await
     }
 
     /// Lays local size and time over attributes of a file that is dirty here.
@@ -138,9 +168,10 @@ impl Shared {
             attributes.size = end;
             attributes.blocks = attributes.blocks.max(end.div_ceil(512));
         }
-        let now = crate::convert::timestamp(std::time::SystemTime::now());
-        attributes.mtime = attributes.mtime.max(now);
-        attributes.ctime = attributes.ctime.max(now);
+        if let Some(changed) = dirty.changed_at() {
+            attributes.mtime = attributes.mtime.max(changed);
+            attributes.ctime = attributes.ctime.max(changed);
+        }
         attributes
     }
 }

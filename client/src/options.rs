@@ -7,6 +7,11 @@ use std::time::Duration;
 
 /// Envelopes of a session in flight at once. Every further operation waits and joins the next envelope.
 pub const ENVELOPES_IN_FLIGHT_MAX: usize = 4;
+/// While an envelope is in flight another one follows only after this time, or when so many operations wait.
+/// What is sent in one envelope costs one height instead of several; on a long line several are under way.
+pub const FOLLOW_AFTER: Duration = Duration::from_millis(10);
+/// Operations for which another envelope is worth its height.
+pub const FOLLOW_OPERATIONS: usize = 256;
 /// Operations that wait for an envelope; beyond this `execute` waits before it queues.
 pub const OPERATIONS_WAITING_MAX: usize = 4096;
 /// Clusters of at most this size get each envelope on all replicas, so that nobody starves a client unseen.

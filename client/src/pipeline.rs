@@ -23,7 +23,8 @@ use tokio::time::Instant;
 use crate::batch::{Batch, Job, Waiter};
 use crate::error::{ClientError, EIO};
 use crate::options::{
-    ENVELOPES_IN_FLIGHT_MAX, OPERATIONS_WAITING_MAX, RESULTS_WAIT, RETRY_FIRST, RETRY_FRESH, RETRY_MAX,
+    ENVELOPES_IN_FLIGHT_MAX, FOLLOW_AFTER, FOLLOW_OPERATIONS, OPERATIONS_WAITING_MAX, RESULTS_WAIT,
+    RETRY_FIRST, RETRY_FRESH, RETRY_MAX,
 };
 use crate::trust::Trust;
 
@@ -103,12 +104,19 @@ pub(crate) struct Pipeline {
     next: u64,
     waiting: VecDeque<Job>,
     flights: VecDeque<Flight>,
+    /// When the last envelope of waiting operations was made.
+    launched_at: Instant,
     /// How long envelopes are valid; `None`: for ever.
     validity: Option<u64>,
 }
 
 impl Pipeline {
-    pub(crate) fn new(cluster: Hash, signer: Arc<dyn Signer>, validity: Option<Duration>) -> Self {
+    pub(crate) fn new(
+        cluster: Hash,
+        signer: Arc<dyn Signer>,
+        validity: Option<Duration>,
+        now: Instant,
+    ) -> Self {
         let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 4);
         Self {
             cluster,
@@ -118,6 +126,7 @@ impl Pipeline {
             next: 0,
             waiting: VecDeque::new(),
             flights: VecDeque::new(),
+            launched_at: now,
             validity: validity.map(nanoseconds),
         }
     }
@@ -159,7 +168,8 @@ impl Pipeline {
     /// Makes envelopes of what waits, as long as few enough are in flight.
     pub(crate) fn launch(&mut self, now: Instant, batch_now: BatchTime) -> Vec<Action> {
         let mut actions = Vec::new();
-        while self.registered && !self.waiting.is_empty() && self.flights.len() < ENVELOPES_IN_FLIGHT_MAX {
+        while self.follow_at().is_some_and(|at| at <= now) {
+            self.launched_at = now;
             let batch = Batch::take(&mut self.waiting);
             let first = self.next;
             self.next = first.saturating_add(batch.operations.len() as u64);
@@ -167,6 +177,15 @@ impl Pipeline {
             actions.push(self.send(first, self.valid_until(batch_now), content, now));
         }
         actions
+    }
+
+    /// When the next envelope may be made; `None` when nothing waits for it, or too many are in flight.
+    fn follow_at(&self) -> Option<Instant> {
+        if !self.registered || self.waiting.is_empty() || self.flights.len() >= ENVELOPES_IN_FLIGHT_MAX {
+            return None;
+        }
+        let worth_it = self.flights.is_empty() || self.waiting.len() >= FOLLOW_OPERATIONS;
+        Some(if worth_it { self.launched_at } else { later(self.launched_at, FOLLOW_AFTER) })
     }
 
     fn valid_until(&self, batch_now: BatchTime) -> BatchTime {
@@ -250,6 +269,11 @@ impl Pipeline {
             flight.fetch_at = Some(later(time.0, RESULTS_WAIT));
         }
         Ok((Fate::Lives, Vec::new()))
+    }
+
+    /// Whether results under this header wait for its certificate.
+    pub(crate) fn waits_for(&self, hash: &Hash) -> bool {
+        self.flights.iter().any(|flight| flight.candidates.iter().any(|(known, _)| known == hash))
     }
 
     /// A height was certified. Settles what waited for it; for the rest results are fetched soon.
@@ -483,7 +507,7 @@ impl Pipeline {
             let waiters = flight.waiters.iter().find_map(Waiter::due);
             [Some(flight.retry_at), flight.fetch_at, waiters]
         });
-        flights.flatten().chain(waiting).min()
+        flights.flatten().chain(waiting).chain(self.follow_at()).min()
     }
 
     /// Answers everything that is pending with an error, and forgets it.

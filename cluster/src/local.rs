@@ -196,6 +196,7 @@ impl LocalCluster {
         let mut child = process::spawn(&self.binary, &directory, arguments).map_err(|source| {
             ClusterError::Io { what: format!("replica {replica} cannot be started"), source }
         })?;
+        process::share_processors(&child, usize::from(replica), self.indices().count());
         // Until it has written its pid file, nobody could find it, and it might be started twice.
         process::wait_found(&mut child, &directory, START_PATIENCE);
         let mut children = self.children.lock().unwrap_or_else(PoisonError::into_inner);

@@ -3,6 +3,7 @@
 //! Invariant: a signal is sent only to a process that holds the replica's directory as an argument, so
 //! that a stale pid file never hits a stranger.
 
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use quorate_replica::layout::{LOG_FILE, PID_FILE};
@@ -35,6 +36,29 @@ pub fn spawn(binary: &Path, directory: &Path, arguments: &[OsString]) -> io::Res
         // A group of its own: Ctrl-C in a terminal reaches `quorate dev`, which stops replicas in order.
         .process_group(0)
         .spawn()
+}
+
+/// Gives the process of replica `index` of `n` its share of the processors that this process may use, as if
+/// each replica had a machine of its own. Left alone, the scheduler wakes whoever receives a packet on the
+/// processor of its sender, and all replicas end up on one.
+pub fn share_processors(child: &Child, index: usize, n: usize) {
+    let Ok(pid) = i32::try_from(child.id()).map(Pid::from_raw) else { return };
+    let Ok(allowed) = sched_getaffinity(Pid::from_raw(0)) else { return };
+    let usable: Vec<usize> =
+        (0..CpuSet::count()).filter(|processor| allowed.is_set(*processor).unwrap_or(false)).collect();
+    let mut own = CpuSet::new();
+    for processor in share(&usable, index, n) {
+        // Fails only beyond the set's size.
+        let _ = own.set(processor);
+    }
+    // Where it is forbidden, everything works as well, only slower.
+    let _ = sched_setaffinity(pid, &own);
+}
+
+/// Every `n`-th processor from the `index`-th on; when there are fewer than replicas, some share one.
+fn share(usable: &[usize], index: usize, n: usize) -> Vec<usize> {
+    let first = index.checked_rem(usable.len().min(n)).unwrap_or_default();
+    usable.iter().copied().skip(first).step_by(n.max(1)).collect()
 }
 
 /// The running process of `directory`, if there is one.
@@ -85,4 +109,18 @@ pub fn wait_gone(directory: &Path, patience: Duration) -> bool {
         std::thread::sleep(POLL_INTERVAL);
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_share_the_processors_evenly() {
+        assert_eq!((0..4).map(|index| share(&[0, 1], index, 4)).collect::<Vec<_>>(), [[0], [1], [0], [1]]);
+        assert_eq!(share(&[2, 5, 6, 7, 8, 9], 1, 4), [5, 9]);
+        assert_eq!(share(&[2, 5, 6, 7, 8, 9], 3, 4), [7]);
+        assert_eq!(share(&[3], 6, 7), [3]);
+        assert!(share(&[], 0, 4).is_empty());
+    }
 }

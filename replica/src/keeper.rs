@@ -13,14 +13,20 @@ use quorate_protocol::peer::CommittedBatch;
 use quorate_protocol::{Genesis, Header, Height, ReceiptLeaf};
 use quorate_store::directory::Directory;
 use quorate_store::log::Archive;
-use quorate_store::state::{State as Database, StateError, StateOptions};
+use quorate_store::state::{Commit, State as Database, StateError, StateOptions};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Committed heights that may wait for the database; beyond this the loop waits.
 const SAVES_MAX: usize = 1024;
+
+/// How long the thread lets heights gather; far less than [`SAVES_MAX`] heights take.
+const GATHER_TIME: Duration = Duration::from_millis(20);
+/// Heights that are written in one batch.
+const GROUP_HEIGHTS_MAX: usize = 128;
 
 struct Save {
     token: Option<Token>,
@@ -80,8 +86,11 @@ impl Drop for StateKeeper {
 }
 
 fn work(database: &Database, queue: &Receiver<Arc<Executed>>) {
-    for executed in queue.iter() {
-        if let Err(error) = save(database, &executed) {
+    while let Ok(first) = queue.recv() {
+        // Nothing waits for it: many heights in one batch cost little more than one.
+        std::thread::sleep(GATHER_TIME);
+        let group: Vec<_> = std::iter::once(first).chain(queue.try_iter().take(GROUP_HEIGHTS_MAX)).collect();
+        if let Err(error) = save(database, &group) {
             tracing::error!(%error, "the state cannot be saved; this replica stops and must be started again when the disk is well");
             std::process::exit(crate::EXIT_DISK);
         }
@@ -91,16 +100,27 @@ fn work(database: &Database, queue: &Receiver<Arc<Executed>>) {
     }
 }
 
-fn save(database: &Database, executed: &Executed) -> Result<(), StateError> {
-    let state = &executed.state;
-    let receipts = encode(&executed.receipts.leaves().to_vec());
-    database.commit_with_receipts(
-        state.height(),
-        &executed.changes,
-        &encode(state.header()),
-        &encode(state.log()),
-        &receipts,
-    )
+/// Writes consecutive heights in one batch.
+fn save(database: &Database, group: &[Arc<Executed>]) -> Result<(), StateError> {
+    let encoded: Vec<_> = group
+        .iter()
+        .map(|executed| {
+            let state = &executed.state;
+            (encode(state.header()), encode(state.log()), encode(&executed.receipts.leaves().to_vec()))
+        })
+        .collect();
+    let commits: Vec<_> = group
+        .iter()
+        .zip(&encoded)
+        .map(|(executed, (header, frontier, receipts))| Commit {
+            height: executed.state.height(),
+            changes: &executed.changes,
+            header,
+            frontier,
+            receipts,
+        })
+        .collect();
+    database.commit_all(&commits)
 }
 
 /// The receipts of an older height, out of the database.
@@ -199,8 +219,8 @@ fn replay(
         let batch =
             archive.committed_batch(height)?.ok_or_else(|| broken("it is not in the log".to_owned()))?;
         let executed = execute_again(&state, surroundings, height, &batch).map_err(broken)?;
-        save(&database, &executed)?;
-        state = executed.state;
+        state = executed.state.clone();
+        save(&database, &[Arc::new(executed)])?;
     }
     Ok((state, Arc::new(database)))
 }

@@ -156,6 +156,21 @@ pub struct Applied {
     pub frontier: Vec<u8>,
 }
 
+/// One height, to be committed.
+#[derive(Copy, Clone, Debug)]
+pub struct Commit<'a> {
+    /// The height.
+    pub height: Height,
+    /// Its changed rows; `None` for those that are gone.
+    pub changes: &'a BTreeMap<Key, Option<Row>>,
+    /// Its header's canonical encoding.
+    pub header: &'a [u8],
+    /// The frontier of the commit log after it.
+    pub frontier: &'a [u8],
+    /// The receipts of its batch, which are kept for [`RECEIPT_HEIGHTS`] heights.
+    pub receipts: &'a [u8],
+}
+
 /// The state of one replica. One thread commits; any may read.
 pub struct State {
     db: DB,
@@ -240,41 +255,39 @@ impl State {
         header: &[u8],
         frontier: &[u8],
     ) -> Result<(), StateError> {
-        self.commit_with_receipts(height, changes, header, frontier, &[])
+        self.commit_all(&[Commit { height, changes, header, frontier, receipts: &[] }])
     }
 
-    /// As [`State::commit`], with the receipts of the batch, which are kept for [`RECEIPT_HEIGHTS`] heights.
+    /// Takes the state over consecutive heights in one atomic batch, as [`State::commit`] does for one.
     ///
     /// # Errors
     /// As [`State::commit`].
-    pub fn commit_with_receipts(
-        &self,
-        height: Height,
-        changes: &BTreeMap<Key, Option<Row>>,
-        header: &[u8],
-        frontier: &[u8],
-        receipts: &[u8],
-    ) -> Result<(), StateError> {
-        let applied = self.retention.applied();
-        if let Some(applied) = applied.filter(|applied| applied.checked_add(1) != Some(height)) {
-            return Err(StateError::Gap { applied, given: height });
-        }
+    pub fn commit_all(&self, commits: &[Commit<'_>]) -> Result<(), StateError> {
+        let Some(last) = commits.last() else { return Ok(()) };
+        let mut applied = self.retention.applied();
         let (rows, changed, meta) = (self.family(ROWS)?, self.family(CHANGES)?, self.family(META)?);
         let mut batch = WriteBatch::default();
-        for (key, value) in changes {
-            batch.put_cf(rows, version_key(key, height), encode_value(value.as_deref()));
-            batch.put_cf(changed, change_key(height, key), []);
+        for Commit { height, changes, receipts, .. } in commits {
+            let height = *height;
+            if let Some(applied) = applied.filter(|applied| applied.checked_add(1) != Some(height)) {
+                return Err(StateError::Gap { applied, given: height });
+            }
+            for (key, value) in *changes {
+                batch.put_cf(rows, version_key(key, height), encode_value(value.as_deref()));
+                batch.put_cf(changed, change_key(height, key), []);
+            }
+            batch.put_cf(meta, receipts_key(height), receipts);
+            if let Some(old) = height.checked_sub(RECEIPT_HEIGHTS) {
+                batch.delete_cf(meta, receipts_key(old));
+            }
+            if applied.is_none() {
+                batch.put_cf(meta, META_RETAINED, encode_retained(height, []));
+            }
+            applied = Some(height);
         }
-        batch.put_cf(meta, META_APPLIED, encode_applied(height, header, frontier));
-        batch.put_cf(meta, receipts_key(height), receipts);
-        if let Some(old) = height.checked_sub(RECEIPT_HEIGHTS) {
-            batch.delete_cf(meta, receipts_key(old));
-        }
-        if applied.is_none() {
-            batch.put_cf(meta, META_RETAINED, encode_retained(height, []));
-        }
+        batch.put_cf(meta, META_APPLIED, encode_applied(last.height, last.header, last.frontier));
         self.db.write(batch)?;
-        self.retention.publish(height);
+        commits.iter().for_each(|commit| self.retention.publish(commit.height));
         Ok(())
     }
 

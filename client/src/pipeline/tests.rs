@@ -50,7 +50,7 @@ fn fixture() -> Fixture {
     let signers = seeds.iter().map(|seed| Ed25519Signer::new(seed.derive(Role::Consensus))).collect();
     let trust = Trust::new(CLUSTER, members.clone(), &header(0), Box::new(Ed25519Verifier::new()));
     let principal = Arc::new(Ed25519Signer::new(NodeSeed::from_bytes([7; 32]).derive(Role::Principal)));
-    let pipeline = Pipeline::new(CLUSTER, principal, Some(Duration::from_secs(10)));
+    let pipeline = Pipeline::new(CLUSTER, principal, Some(Duration::from_secs(10)), Instant::now());
     let mut fixture = Fixture { pipeline, trust, members, signers, now: Instant::now(), height: 0 };
     let action = fixture.pipeline.register([1; 32], BatchTime(100_000_000_000), fixture.now);
     let envelope = envelope(&action);
@@ -83,6 +83,12 @@ impl Fixture {
 
     fn launch(&mut self) -> Vec<Arc<Envelope>> {
         sent(&self.pipeline.launch(self.now, BatchTime(self.height * 1_000_000_000)))
+    }
+
+    /// What is launched when it is no longer worth waiting for company.
+    fn follow(&mut self) -> Vec<Arc<Envelope>> {
+        self.now += FOLLOW_AFTER;
+        self.launch()
     }
 
     /// The results of an envelope in a batch of its own, at the next height.
@@ -142,14 +148,16 @@ fn one_goes_at_once_and_what_waits_shares_the_next_envelope() {
     let mut flights = Vec::new();
     for _ in 0..ENVELOPES_IN_FLIGHT_MAX {
         drop(fixture.push(1, None));
-        let launched = fixture.launch();
+        let launched = fixture.follow();
         assert_eq!((launched.len(), launched[0].body.operations.len()), (1, 1));
         flights.extend(launched);
     }
     let mut waiting: Vec<_> = (0..20).map(|uid| fixture.push(uid % 3, None)).collect();
     assert!(fixture.launch().is_empty(), "the bound on envelopes in flight");
     fixture.settle(&flights[0], vec![done()]);
-    let next = fixture.launch().remove(0);
+    assert!(fixture.launch().is_empty(), "others are in flight: what waits may get company");
+    assert_eq!(fixture.pipeline.wake_at(), Some(fixture.now + FOLLOW_AFTER));
+    let next = fixture.follow().remove(0);
     assert_eq!((next.body.first, next.body.operations.len(), next.body.credentials.len()), (5, 20, 3));
     next.verify(&Ed25519Verifier::new()).unwrap();
     let results = (0..20).map(|index| if index == 7 { OperationResult::Failed(2) } else { done() });
@@ -164,12 +172,32 @@ fn one_goes_at_once_and_what_waits_shares_the_next_envelope() {
 fn the_table_of_credentials_and_the_number_of_operations_bound_an_envelope() {
     let mut fixture = fixture();
     let _receivers: Vec<_> = (0..20).map(|uid| fixture.push(uid, None)).collect();
+    let lengths = |launched: Vec<Arc<Envelope>>| -> Vec<usize> {
+        launched.iter().map(|one| one.body.operations.len()).collect()
+    };
+    assert_eq!(lengths(fixture.launch()), [16]);
+    assert_eq!(lengths(fixture.follow()), [4]);
+    let _receivers: Vec<_> = (0..800).map(|_| fixture.push(1, None)).collect();
     let launched = fixture.launch();
-    assert_eq!(launched.iter().map(|one| one.body.operations.len()).collect::<Vec<_>>(), [16, 4]);
-    let _receivers: Vec<_> = (0..600).map(|_| fixture.push(1, None)).collect();
-    let launched = fixture.launch();
-    assert_eq!(launched.iter().map(|one| one.body.operations.len()).collect::<Vec<_>>(), [512, 88]);
     assert_eq!(launched[1].body.first, 1 + 20 + 512);
+    assert_eq!(lengths(launched), [512, 288], "so many are worth an envelope at once");
+}
+
+#[test]
+fn what_a_read_proved_first_is_settled_by_the_next_commit_of_that_height() {
+    let mut fixture = fixture();
+    let mut receiver = fixture.push(1, None);
+    let envelope = fixture.launch().remove(0);
+    let results = fixture.results(&envelope, vec![done()]);
+    fixture.take(results.clone());
+    let hash = results.header.hash();
+    assert!(fixture.pipeline.waits_for(&hash) && answer(&mut receiver).is_none());
+    let certificate = fixture.certificate(&results.header);
+    fixture.trust.verify_header(&results.header, Some(&certificate)).expect("valid");
+    let time = (fixture.now, BatchTime(0));
+    fixture.pipeline.committed(results.header.height, &hash, &fixture.trust, time);
+    assert_eq!(answer(&mut receiver), Some(Ok(Reply::Empty)));
+    assert!(!fixture.pipeline.waits_for(&hash));
 }
 
 #[test]
@@ -235,7 +263,7 @@ fn a_gap_is_never_final_and_a_duplicate_is_fetched() {
     let _first = fixture.push(1, None);
     let one = fixture.launch().remove(0);
     let mut receiver = fixture.push(1, None);
-    let two = fixture.launch().remove(0);
+    let two = fixture.follow().remove(0);
     let (fate, _) = fixture.settle(&two, vec![OperationResult::Skipped(SkipReason::Gap { next: 1 })]);
     assert_eq!((fate, answer(&mut receiver)), (Fate::Lives, None));
     let soon = fixture.pipeline.wake_at().unwrap();
@@ -271,7 +299,7 @@ fn r8_a_deadline_leaves_what_was_sent_open_and_takes_back_what_was_not() {
     let mut early: Vec<_> = Vec::new();
     for _ in 0..ENVELOPES_IN_FLIGHT_MAX {
         early.push(fixture.push(1, Some(1)));
-        fixture.launch();
+        fixture.follow();
     }
     let mut late = fixture.push(1, Some(1));
     fixture.launch();

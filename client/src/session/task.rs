@@ -7,11 +7,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_crypto::Hash;
 use quorate_execution::rows::Phase;
 use quorate_protocol::client::{ClientReply, ClientRequest, EnvelopeResults, Notice, Refusal};
 use quorate_protocol::query::Query;
 use quorate_protocol::{
-    BatchTime, Credential, Envelope, Groups, OperationBody, ReplicaIndex, SessionId, Vote,
+    BatchTime, Credential, Envelope, Groups, Height, OperationBody, ReplicaIndex, SessionId, Vote,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -78,7 +79,7 @@ pub(super) struct Task {
 impl Task {
     pub(super) fn new(core: Arc<Core>, publish: watch::Sender<Standing>) -> Self {
         let validity = core.options.deadline.map(|deadline| deadline.saturating_add(VALIDITY_MARGIN));
-        let pipeline = Pipeline::new(core.cluster_id, Arc::clone(&core.signer), validity);
+        let pipeline = Pipeline::new(core.cluster_id, Arc::clone(&core.signer), validity, Instant::now());
         let (replies, incoming) = mpsc::channel(REPLIES_MAX);
         let tally = Tally::new(core.cluster_id);
         let renew_at = Instant::now();
@@ -293,6 +294,10 @@ impl Task {
 
     fn vote(&mut self, from: ReplicaIndex, vote: &Vote) {
         if self.core.trust.is_committed(vote.height, &vote.header) {
+            // Perhaps a read proved it before the COMMITs did: what waits for it is settled all the same.
+            if self.pipeline.waits_for(&vote.header) {
+                self.committed(vote.height, &vote.header);
+            }
             return;
         }
         let trust = &self.core.trust;
@@ -309,9 +314,12 @@ impl Task {
             // Logged; nothing that contradicts what is known is acted upon.
             return;
         }
+        self.committed(certificate.height, &certificate.header_hash);
+    }
+
+    fn committed(&mut self, height: Height, hash: &Hash) {
         let time = self.time();
-        let (height, hash) = (certificate.height, certificate.header_hash);
-        let outcome = self.pipeline.committed(height, &hash, &self.core.trust, time);
+        let outcome = self.pipeline.committed(height, hash, &self.core.trust, time);
         self.outcome(outcome);
     }
 

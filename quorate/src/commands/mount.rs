@@ -46,7 +46,7 @@ pub fn unmount_path(path: &Path) -> Result<(), Failure> {
 }
 
 fn foreground(args: &MountArgs, options: MountOptions) -> CommandResult {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let mut client_options = ClientOptions { deadline: options.deadline, ..ClientOptions::default() };
     if let Some(deadline) = options.deadline {
         client_options.connect_timeout = client_options.connect_timeout.min(deadline);
