@@ -26,6 +26,9 @@ bash deploy/pjdfstest.sh
 step "the simulator: 20,000 seeds"
 "${CARGO_TARGET_DIR:-target}"/release/quorate-sim run --seeds 0..20000 --jobs "$(nproc)"
 
+step "the model: every state within its bounds, and every mutant"
+"${CARGO_TARGET_DIR:-target}"/release/quorate-model check --all --jobs "$(nproc)"
+
 step "the demonstration"
 bash deploy/demo.sh
 

@@ -15,7 +15,7 @@ const DETERMINISTIC: [&str; 7] =
     ["crypto", "merkle", "protocol", "metadata", "execution", "consensus", "audit"];
 
 /// Which rooms each room may know.
-const ARROWS: [(&str, &[&str]); 16] = [
+const ARROWS: [(&str, &[&str]); 17] = [
     ("crypto", &[]),
     ("merkle", &["crypto"]),
     ("protocol", &["crypto"]),
@@ -33,6 +33,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
     ("client-fuse", &["crypto", "protocol", "metadata", "client"]),
     ("cluster", &["crypto", "protocol", "transport", "replica", "client"]),
     ("sim", &["crypto", "merkle", "protocol", "metadata", "execution", "consensus"]),
+    ("model", &[]),
     ("bench", &["crypto", "protocol", "client", "cluster"]),
     (
         "quorate",
