@@ -12,6 +12,7 @@ mod dev;
 mod faults;
 mod files;
 mod harness;
+mod open_files;
 mod readme;
 mod trees;
 mod two_mounts;
