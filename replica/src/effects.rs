@@ -5,12 +5,10 @@
 
 use crate::executor::{Job, Outcome};
 use crate::node::{Held, Node};
-use quorate_consensus::{Effect, ExecutedHeader, HaltReason, Input, StaticFault};
+use quorate_consensus::{Effect, ExecutedHeader, HaltReason, Input, StaticFault, Token};
 use quorate_crypto::{Certificate, Hash};
-use quorate_protocol::record::Record;
 use quorate_protocol::{Header, Height, PeerMessage, Proposal};
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Operations of a batch that is executed on the loop's own thread: some hundred microseconds at most.
 const INLINE_OPERATIONS_MAX: u64 = 4;
@@ -28,21 +26,15 @@ impl Node {
                 self.clients.committing(&vote, digest, self.speculative.get(&digest));
             }
             Effect::Persist { token, records, then } => {
-                let certificates = records.iter().all(|record| matches!(record, Record::Committed(_)));
-                if then.is_empty() && certificates {
-                    self.waiting_since.get_or_insert_with(Instant::now);
-                } else {
-                    self.turn_waits = true;
-                }
                 self.turn_records.extend(records);
-                self.last_token = Some(token);
+                self.turn_token = Some(token);
                 self.held.push_back(Held { token, then });
             }
             Effect::Execute { height, digest, parent, proposal } => {
                 self.execute(height, digest, parent, proposal);
             }
-            Effect::Committed { height, header, certificate, digest, proposal: _ } => {
-                self.committed(height, header, certificate, digest);
+            Effect::Committed { token, height, header, certificate, digest, proposal: _ } => {
+                self.committed(token, height, &header, certificate, digest);
             }
             Effect::Forget { digest } => {
                 self.executor.cancel(digest);
@@ -115,7 +107,14 @@ impl Node {
         self.inputs.push_back(Input::Executed { height, digest, outcome });
     }
 
-    fn committed(&mut self, height: Height, header: Header, certificate: Certificate, digest: Hash) {
+    fn committed(
+        &mut self,
+        token: Token,
+        height: Height,
+        header: &Header,
+        certificate: Certificate,
+        digest: Hash,
+    ) {
         let Some(executed) = self.speculative.remove(&digest) else {
             tracing::error!(height, "a committed proposal was never executed here");
             std::process::exit(crate::EXIT_DEFECT);
@@ -124,7 +123,7 @@ impl Node {
         self.state = executed.state.clone();
         self.certificate = Some(certificate.clone());
         self.blocks.committed(&executed);
-        self.keeper.committed(self.last_token, Arc::clone(&executed));
+        self.keeper.committed(token, Arc::clone(&executed));
         self.clients.committed(&digest, &executed, &certificate);
         self.history.committed(&executed, certificate);
         self.answer_waiting_reads();

@@ -19,17 +19,13 @@ use quorate_protocol::{PeerMessage, Vote};
 use quorate_transport::{PeerNetwork, ReplicaTransport};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 
 /// Answers of the other threads that may wait for the loop.
 pub const INTERNAL_MAX: usize = 4096;
 /// Events that one turn of the loop takes before it writes and sends what they caused.
 pub const TURN_EVENTS_MAX: usize = 64;
-/// Commit certificates that wait for the next sync that something depends on.
-const CERTIFICATES_WAITING_MAX: usize = 64;
-/// How long they wait for it at most.
-const CERTIFICATES_WAITING_TIME: Duration = Duration::from_millis(20);
 
 /// What the other threads say.
 pub enum Internal {
@@ -63,14 +59,9 @@ pub struct Node {
     /// Executed proposals above the committed height, by digest.
     pub(crate) speculative: BTreeMap<Hash, Arc<Executed>>,
     pub(crate) held: VecDeque<Held>,
-    /// Records that are not handed to the disk yet.
+    /// Records of this turn, not handed to the disk yet.
     pub(crate) turn_records: Vec<Record>,
-    /// Whether something of this turn waits for them.
-    pub(crate) turn_waits: bool,
-    /// When the oldest record that nothing waits for was added.
-    pub(crate) waiting_since: Option<Instant>,
-    /// The newest token that was asked for; a committed height waits for it before it is saved.
-    pub(crate) last_token: Option<Token>,
+    pub(crate) turn_token: Option<Token>,
     /// Votes of this turn for all peers: one message carries them.
     pub(crate) turn_votes: Vec<Vote>,
     pub(crate) inputs: VecDeque<Input>,
@@ -93,8 +84,7 @@ impl Node {
     pub async fn run(&mut self, sources: &mut Sources) {
         self.settle();
         loop {
-            let due = self.timer.map(|at| self.epoch_start + Duration::from_nanos(at.0));
-            let write_due = self.waiting_since.map(|since| since + CERTIFICATES_WAITING_TIME);
+            let due = self.timer.map(|at| self.epoch_start + std::time::Duration::from_nanos(at.0));
             tokio::select! {
                 biased;
                 changed = sources.stop.changed() => {
@@ -106,7 +96,6 @@ impl Node {
                 Some(event) = sources.transport.peer_events.recv() => self.on_peer_event(event),
                 Some(event) = sources.transport.client_events.recv() => self.on_client_event(event),
                 () = sleep_until(due) => self.on_timer(),
-                () = sleep_until(write_due) => self.turn_waits = true,
             }
             self.drain(sources);
             self.settle();
@@ -135,34 +124,20 @@ impl Node {
             self.step(input);
         }
         self.flush_votes();
-        self.write_records();
-    }
-
-    /// One write and one sync for the records of the turn. A commit certificate forbids nothing and can be
-    /// had from others: it waits for a record that something depends on, which is mostly the next vote's.
-    fn write_records(&mut self) {
-        let Some(token) = self.last_token else { return };
-        let due = self.turn_waits || self.turn_records.len() >= CERTIFICATES_WAITING_MAX;
-        if due && !self.turn_records.is_empty() {
+        if let Some(token) = self.turn_token.take() {
             let records = std::mem::take(&mut self.turn_records);
             self.disk.write(Write { token, records });
-        }
-        if due {
-            self.turn_waits = false;
-            self.waiting_since = None;
         }
     }
 
     /// Hands leadership over and gives the others a moment to hear of it.
     async fn leave(&mut self, sources: &mut Sources) {
-        const FAREWELL: Duration = Duration::from_millis(200);
+        const FAREWELL: std::time::Duration = std::time::Duration::from_millis(200);
         self.step(Input::Resign);
-        self.turn_waits = true;
         self.settle();
         let until = tokio::time::Instant::now() + FAREWELL;
         while let Ok(Some(internal)) = tokio::time::timeout_at(until, sources.internal.recv()).await {
             self.on_internal(internal);
-            self.turn_waits = true;
             self.settle();
             if self.held.is_empty() {
                 break;

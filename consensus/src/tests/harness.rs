@@ -253,7 +253,7 @@ impl Net {
                     assert!(self.node(i).states.contains_key(&parent), "the parent's state is there");
                     self.node(i).executions.push_back((height, digest, parent, proposal));
                 }
-                Effect::Committed { height, header, certificate, digest, proposal } => {
+                Effect::Committed { height, header, certificate, digest, proposal, .. } => {
                     self.committed(i, height, &header, &certificate, digest, &proposal);
                 }
                 Effect::Forget { digest } => {
@@ -338,9 +338,14 @@ impl Net {
                     let first = *self.votes.entry(key).or_insert(vote.header);
                     assert_eq!(first, vote.header, "two different votes of {from}: {vote:?}");
                     let log = &self.nodes[usize::from(from)].log;
-                    let recorded =
-                        log.iter().position(|r| matches!(r, Record::Voted(known) if known == vote));
-                    let recorded = recorded.expect("a vote leaves after its record is synced");
+                    let recorded = match vote.kind {
+                        // Nothing of its own: it must be forbidden by what is not there yet.
+                        VoteKind::Prepare => log.len(),
+                        VoteKind::Commit => log
+                            .iter()
+                            .position(|r| matches!(r, Record::Voted(known) if known == vote))
+                            .expect("a COMMIT leaves after its record is synced"),
+                    };
                     let left = log.iter().position(|record| {
                         matches!(record, Record::ViewChange(known) if known.claim.body.view > vote.view)
                     });
@@ -349,6 +354,16 @@ impl Net {
                     let entered =
                         |r: &Record| matches!(r, Record::Entered { view: known, .. } if *known == view);
                     assert!(log.iter().take(recorded).any(entered), "{from} votes in a view not entered");
+                    let grounds = |record: &Record| match record {
+                        Record::Prepared(certificate) => {
+                            certificate.view == vote.view && certificate.height >= vote.height
+                        }
+                        _ => vote.kind == VoteKind::Prepare,
+                    };
+                    assert!(
+                        log.iter().take(recorded).any(grounds),
+                        "{from} COMMITs on a certificate that is lost"
+                    );
                 }
             }
             PeerMessage::ViewChange(message) if message.claim.body.replica == from => {
@@ -358,6 +373,13 @@ impl Net {
             }
             _ => {}
         }
+    }
+
+    /// How many heights of a view a replica has sent votes of this kind for.
+    pub fn votes_sent(&self, from: ReplicaIndex, view: View, kind: VoteKind) -> usize {
+        let of_kind =
+            |key: &&(ReplicaIndex, View, Height, VoteKind)| (key.0, key.1, key.3) == (from, view, kind);
+        self.votes.keys().filter(of_kind).count()
     }
 
     pub fn next_of(&self, i: ReplicaIndex, envelope: &Envelope) -> Option<u64> {
