@@ -168,6 +168,21 @@ async fn cl6_a_session_that_is_gone_is_replaced_and_what_was_pending_is_told() {
 }
 
 #[tokio::test]
+async fn blocks_go_up_under_the_session_that_replaces_a_lost_one() {
+    let fake = Fake::new();
+    let client = fake.client(quiet()).await;
+    let file = create(&client, "file").await;
+    let session = client.session();
+    // As if the client had been away too long: it does not know yet that its session is gone.
+    client.execute(&root(), OperationBody::CloseSession).await.unwrap();
+    let ranges = vec![DirtyRange { offset: 0, bytes: pattern(1, 100_000) }];
+    let failed = client.write_ranges(&root(), &write_to(&file), ranges.clone()).await;
+    assert_eq!(failed.unwrap_err(), ClientError::SessionLost, "not a refusal, after which data is given up");
+    client.write_ranges(&root(), &write_to(&file), ranges).await.unwrap();
+    assert_ne!(client.session(), session);
+}
+
+#[tokio::test]
 async fn r8_an_expired_envelope_is_not_executed_later() {
     let fake = Fake::new();
     let client = fake.client(ClientOptions { deadline: Some(Duration::from_millis(300)), ..quiet() }).await;

@@ -327,6 +327,9 @@ impl Inner {
     }
 
     fn store(&mut self, replica: ReplicaIndex, session: SessionId, blocks: Vec<Vec<u8>>) -> ClientReply {
+        if self.chain.last().unwrap().state.session_next(&session).is_none() {
+            return refused(Refusal::Denied);
+        }
         let descriptors: Vec<_> = blocks.iter().map(|block| BlockDescriptor::copies(block)).collect();
         let leaves = descriptors.iter().map(|one| receipt_leaf(&one.id(), one.length));
         let root = ReceiptsTree::from_leaves(leaves).unwrap().root();
