@@ -24,7 +24,7 @@ impl Node {
         match message {
             PeerMessage::FetchBlock { id } => self.blocks.serve(from, id),
             PeerMessage::Block { descriptor, content } => {
-                self.blocks.arrived(from, &descriptor, content.into_inner());
+                self.blocks.arrived(from, descriptor, content.into_inner());
             }
             PeerMessage::Forward(envelope) => self.on_envelope(envelope),
             message => {

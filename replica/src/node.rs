@@ -30,6 +30,8 @@ pub const TURN_EVENTS_MAX: usize = 64;
 const CERTIFICATES_WAITING_MAX: usize = 64;
 /// How long they wait for it at most.
 const CERTIFICATES_WAITING_TIME: Duration = Duration::from_millis(20);
+/// How often what waits for something is looked after, also when nothing happens.
+const CARE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What the other threads say.
 pub enum Internal {
@@ -75,6 +77,8 @@ pub struct Node {
     pub(crate) turn_votes: Vec<Vote>,
     pub(crate) inputs: VecDeque<Input>,
     pub(crate) timer: Option<Monotonic>,
+    /// When what waits is looked after next.
+    pub(crate) care_due: Instant,
     pub(crate) epoch_start: Instant,
 }
 
@@ -107,6 +111,7 @@ impl Node {
                 Some(event) = sources.transport.client_events.recv() => self.on_client_event(event),
                 () = sleep_until(due) => self.on_timer(),
                 () = sleep_until(write_due) => self.turn_waits = true,
+                () = sleep_until(Some(self.care_due)) => self.care(),
             }
             self.drain(sources);
             self.settle();
@@ -178,6 +183,12 @@ impl Node {
     fn on_timer(&mut self) {
         self.timer = None;
         self.step(Input::Tick);
+    }
+
+    /// Blocks that are lacking here.
+    fn care(&mut self) {
+        self.care_due = Instant::now() + CARE_INTERVAL;
+        self.blocks.look_after(&self.state);
     }
 
     pub(crate) fn step(&mut self, input: Input) {

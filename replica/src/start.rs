@@ -137,6 +137,7 @@ fn assemble(
         turn_votes: Vec::new(),
         inputs: VecDeque::new(),
         timer: None,
+        care_due: Instant::now(),
         epoch_start: Instant::now(),
     };
     for effect in effects {
