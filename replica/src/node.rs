@@ -9,14 +9,16 @@ use crate::blocks::BlockKeeper;
 use crate::clients::Clients;
 use crate::disk::{Disk, Write};
 use crate::executor::{Executor, Outcome};
+use crate::fairness::Fairness;
 use crate::history::History;
 use crate::keeper::StateKeeper;
+use crate::refusals::Refusals;
 use quorate_consensus::{Effect, Input, Monotonic, Replica, Token};
 use quorate_crypto::{Certificate, Ed25519Verifier, Hash};
 use quorate_execution::{Executed, State};
 use quorate_protocol::record::Record;
 use quorate_protocol::{PeerMessage, Vote};
-use quorate_transport::{PeerNetwork, ReplicaTransport};
+use quorate_transport::{ClientEvent, PeerEvent, PeerNetwork, ReplicaTransport};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,6 +41,13 @@ pub enum Internal {
     Durable(Token),
     /// A proposal was executed.
     Executed(Outcome),
+}
+
+/// What came from the network.
+#[expect(clippy::large_enum_variant, reason = "taken from one queue and handed on at once")]
+enum Arrived {
+    OfPeer(PeerEvent),
+    OfClient(ClientEvent),
 }
 
 /// Dependent effects of a persist that is not durable yet.
@@ -76,6 +85,8 @@ pub struct Node {
     /// Votes of this turn for all peers: one message carries them.
     pub(crate) turn_votes: Vec<Vote>,
     pub(crate) inputs: VecDeque<Input>,
+    pub(crate) fairness: Fairness,
+    pub(crate) refusals: Refusals,
     pub(crate) timer: Option<Monotonic>,
     /// When what waits is looked after next.
     pub(crate) care_due: Instant,
@@ -109,11 +120,13 @@ impl Node {
                 Some(internal) = sources.internal.recv() => self.on_internal(internal),
                 Some(event) = sources.transport.peer_events.recv() => self.on_peer_event(event),
                 Some(event) = sources.transport.client_events.recv() => self.on_client_event(event),
-                () = sleep_until(due) => self.on_timer(),
-                () = sleep_until(write_due) => self.turn_waits = true,
-                () = sleep_until(Some(self.care_due)) => self.care(),
+                () = sleep_until(due) => {}
+                () = sleep_until(write_due) => {}
+                () = sleep_until(Some(self.care_due)) => {}
             }
             self.drain(sources);
+            // Each turn, whatever woke us: events that never end must not keep the time from passing.
+            self.on_time();
             self.settle();
         }
         self.leave(sources).await;
@@ -124,13 +137,34 @@ impl Node {
         for _ in 0..TURN_EVENTS_MAX {
             if let Ok(internal) = sources.internal.try_recv() {
                 self.on_internal(internal);
-            } else if let Some(event) = sources.transport.peer_events.try_recv() {
-                self.on_peer_event(event);
-            } else if let Some(event) = sources.transport.client_events.try_recv() {
-                self.on_client_event(event);
-            } else {
-                break;
+                continue;
             }
+            let ReplicaTransport { peer_events, client_events, .. } = &mut sources.transport;
+            let event = self.fairness.next(
+                || peer_events.try_recv().map(Arrived::OfPeer),
+                || client_events.try_recv().map(Arrived::OfClient),
+            );
+            match event {
+                Some(Arrived::OfPeer(event)) => self.on_peer_event(event),
+                Some(Arrived::OfClient(event)) => self.on_client_event(event),
+                None => break,
+            }
+        }
+    }
+
+    /// Does what is due now.
+    fn on_time(&mut self) {
+        let now = Instant::now();
+        if self.timer.is_some_and(|at| self.epoch_start + Duration::from_nanos(at.0) <= now) {
+            self.timer = None;
+            self.step(Input::Tick);
+        }
+        if self.waiting_since.is_some_and(|since| since + CERTIFICATES_WAITING_TIME <= now) {
+            self.turn_waits = true;
+        }
+        if self.care_due <= now {
+            self.care_due = now + CARE_INTERVAL;
+            self.blocks.look_after(&self.state);
         }
     }
 
@@ -178,17 +212,6 @@ impl Node {
     pub(crate) fn now(&self) -> Monotonic {
         let nanoseconds = self.epoch_start.elapsed().as_nanos();
         Monotonic(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
-    }
-
-    fn on_timer(&mut self) {
-        self.timer = None;
-        self.step(Input::Tick);
-    }
-
-    /// Blocks that are lacking here.
-    fn care(&mut self) {
-        self.care_due = Instant::now() + CARE_INTERVAL;
-        self.blocks.look_after(&self.state);
     }
 
     pub(crate) fn step(&mut self, input: Input) {

@@ -36,8 +36,7 @@ impl Alone {
         .unwrap();
         let state = State::genesis(cluster.genesis()).unwrap();
         let signer = Ed25519Signer::new(seed.derive(quorate_crypto::Role::Blocks));
-        let keeper =
-            BlockKeeper::start(&directory, &state, transport.peers.clone(), (0, 4), signer).unwrap();
+        let keeper = BlockKeeper::start(&directory, &state, transport.peers.clone(), (0, 4), signer).unwrap();
         Self { keeper, state, _transport: transport, _directory: directory }
     }
 
