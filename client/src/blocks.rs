@@ -76,11 +76,18 @@ async fn store(
     deadline: Deadline,
 ) -> Result<Vec<BlockReceipt>, ClientError> {
     let (sender, receiver) = mpsc::channel(core.members.n());
-    for replica in core.members.indices() {
+    let bytes = wanted.descriptors.iter().fold(0_u32, |sum, one| sum.saturating_add(one.length));
+    for (replica, room) in core.members.indices().zip(&core.uploads) {
+        let room = Arc::clone(room);
         // Tasks of their own: when Q have answered, the others still get the blocks.
         let (core, wanted, request) = (Arc::clone(core), Arc::clone(wanted), Arc::clone(request));
         let sender = sender.clone();
         tokio::spawn(async move {
+            let _room = tokio::select! {
+                room = room.acquire_many_owned(bytes) => room,
+                // Q have answered, or it is too late: what a replica is too slow for, it fetches from others.
+                () = sender.closed() => return,
+            };
             let outcome = upload(&core, replica, &wanted, request, (deadline, &sender)).await;
             // Fails only when enough others have answered.
             let _ = sender.send(outcome).await;
