@@ -96,7 +96,21 @@ pub fn set_time(time: Option<TimeOrNow>) -> SetTime {
     match time {
         None => SetTime::Omit,
         Some(TimeOrNow::Now) => SetTime::Now,
-        Some(TimeOrNow::SpecificTime(time)) => SetTime::To(timestamp(time)),
+        Some(TimeOrNow::SpecificTime(time)) => SetTime::To(asked_time(time)),
+    }
+}
+
+/// A time that fuser read. Before 1970 it counts the nanoseconds backwards, where the kernel meant them
+/// forwards: -1 s and half a second come as -1.5 s.
+fn asked_time(time: SystemTime) -> Timestamp {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(_) => timestamp(time),
+        Err(error) => {
+            let before = error.duration();
+            // The one that does not fit is the earliest of all, 2^63 s.
+            let seconds = i64::try_from(before.as_secs()).map_or(i64::MIN, |seconds| -seconds);
+            Timestamp { seconds, nanoseconds: before.subsec_nanos() }
+        }
     }
 }
 
@@ -112,6 +126,18 @@ mod tests {
             let time = Timestamp { seconds, nanoseconds };
             assert_eq!(timestamp(system_time(time)), time);
         }
+    }
+
+    #[test]
+    fn times_before_1970_are_taken_as_the_kernel_means_them() {
+        for (seconds, nanoseconds) in [(-1_i64, 500_000_000), (-1, 0), (-7, 1), (i64::MIN, 0)] {
+            // As fuser makes it of what the kernel sends.
+            let made = UNIX_EPOCH - Duration::new(seconds.unsigned_abs(), nanoseconds);
+            let wanted = SetTime::To(Timestamp { seconds, nanoseconds });
+            assert_eq!(set_time(Some(TimeOrNow::SpecificTime(made))), wanted);
+        }
+        let after = Timestamp { seconds: 3, nanoseconds: 5 };
+        assert_eq!(set_time(Some(TimeOrNow::SpecificTime(system_time(after)))), SetTime::To(after));
     }
 
     #[test]

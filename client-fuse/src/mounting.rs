@@ -27,6 +27,10 @@ use tokio::runtime::Handle;
 pub const TYPE: &str = "fuse.quorate";
 /// Threads that take requests from the kernel; more of them make a single caller slower.
 const EVENT_LOOPS: usize = 2;
+/// Symbolic links on the way to a mount point.
+const LINKS_MAX: usize = 40;
+/// Files that are written back at once at the end.
+const WRITE_BACKS_MAX: usize = 16;
 /// The kernel's device.
 const DEVICE: &str = "/dev/fuse";
 
@@ -137,9 +141,16 @@ impl Mounted {
 
     /// Writes back what is dirty, as far as the cluster answers.
     pub async fn write_back(&self) {
+        let mut under_way = tokio::task::JoinSet::new();
         for inode in self.shared.files.inodes() {
-            let _ = self.shared.settle(inode.ino).await;
+            if under_way.len() >= WRITE_BACKS_MAX {
+                under_way.join_next().await;
+            }
+            let shared = Arc::clone(&self.shared);
+            under_way.spawn_on(async move { shared.settle(inode.ino).await }, &self.shared.runtime);
         }
+        // What failed is in the log; nobody is left to hear of it.
+        while under_way.join_next().await.is_some() {}
     }
 
     /// Unmounts, busy or not, without waiting for the cluster.
@@ -172,10 +183,36 @@ pub fn is_mounted(path: &Path) -> bool {
     mounted_type(path).is_some_and(|kind| kind == TYPE)
 }
 
+/// Where a mount at `path` is in the kernel's table: without symbolic links and `..`. A mount point itself
+/// is never asked, because behind it there may be a cluster that does not answer.
+fn place(path: &Path) -> PathBuf {
+    let mut path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    for _ in 0..LINKS_MAX {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            // It ends in `..`, or is the root.
+            return std::fs::canonicalize(&path).unwrap_or(path);
+        };
+        let Ok(parent) = std::fs::canonicalize(parent) else { return path };
+        let real = parent.join(name);
+        if type_at(&real).is_some() {
+            return real;
+        }
+        match std::fs::read_link(&real) {
+            Ok(target) => path = parent.join(target),
+            Err(_) => return real,
+        }
+    }
+    path
+}
+
 /// The type of the topmost filesystem at `path`.
 fn mounted_type(path: &Path) -> Option<String> {
+    type_at(&place(path))
+}
+
+/// The same for a path as the kernel has it.
+fn type_at(wanted: &Path) -> Option<String> {
     let table = std::fs::read("/proc/self/mountinfo").ok()?;
-    let wanted = std::path::absolute(path).ok()?;
     let mut found = None;
     for line in table.split(|byte| *byte == b'\n') {
         let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
@@ -213,14 +250,11 @@ fn unescape(field: &[u8]) -> OsString {
 fn checked_mount_point(path: &Path) -> Result<PathBuf, MountError> {
     let failed = |source| MountError::MountPoint { path: path.to_owned(), source };
     // Asked of the kernel's table first: a dead mount would hang or fail on everything else.
-    let absolute = std::path::absolute(path).map_err(failed)?;
-    if mounted_type(&absolute).is_some() {
-        return Err(MountError::Mounted(absolute));
+    let place = place(path);
+    if type_at(&place).is_some() {
+        return Err(MountError::Mounted(place));
     }
-    let real = std::fs::canonicalize(&absolute).map_err(failed)?;
-    if mounted_type(&real).is_some() {
-        return Err(MountError::Mounted(real));
-    }
+    let real = std::fs::canonicalize(&place).map_err(failed)?;
     let mut entries = std::fs::read_dir(&real).map_err(failed)?;
     if entries.next().is_some() {
         return Err(MountError::NotEmpty(real));
@@ -313,7 +347,7 @@ fn owned(descriptor: std::os::fd::RawFd) -> OwnedFd {
 /// # Errors
 /// [`MountError`].
 pub fn unmount(path: &Path, lazily: bool) -> Result<(), MountError> {
-    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let path = place(path);
     if !is_mounted(&path) {
         return Err(MountError::NotMounted(path));
     }
@@ -358,6 +392,26 @@ mod tests {
         assert!(matches!(checked_mount_point(&missing), Err(MountError::MountPoint { .. })));
         assert!(matches!(checked_mount_point(Path::new("/proc")), Err(MountError::Mounted(_))));
         assert!(matches!(unmount(directory.path(), true), Err(MountError::NotMounted(_))));
+    }
+
+    #[test]
+    fn mount_points_are_found_through_links_and_dots() {
+        let directory = tempfile::tempdir().unwrap();
+        let real = directory.path().canonicalize().unwrap();
+        std::fs::create_dir(real.join("home")).unwrap();
+        std::os::unix::fs::symlink("home", real.join("link")).unwrap();
+        assert_eq!(place(&real.join("link/mnt")), real.join("home/mnt"));
+        assert_eq!(place(&real.join("link/../other/./")), real.join("other"));
+        assert_eq!(place(&real.join("home/..")), real);
+        assert_eq!(place(&real.join("link")), real.join("home"));
+        std::os::unix::fs::symlink("loop", real.join("loop")).unwrap();
+        assert_eq!(place(&real.join("loop")), real.join("loop"));
+        assert_eq!(place(&real.join("missing/mnt")), real.join("missing/mnt"));
+        std::os::unix::fs::symlink("/", real.join("root")).unwrap();
+        std::os::unix::fs::symlink("/proc", real.join("proc")).unwrap();
+        for path in ["root/proc", "proc", "root/proc/../proc"] {
+            assert_eq!(mounted_type(&real.join(path)).as_deref(), Some("proc"), "{path}");
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::error::ClientError;
 use crate::options::{HEDGE_DELAY, PUT_BLOCKS_BYTES_MAX, REQUEST_TIMEOUT};
 use crate::race::Race;
 use crate::replicas::Unreachable;
+use crate::session::SessionHandle;
 
 /// How long one upload may take.
 const PUT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -44,33 +45,56 @@ struct Wanted {
     paths: Vec<Bounded<Hash, { quorate_protocol::limits::PATH_HASHES_MAX }>>,
 }
 
-/// Stores blocks on a quorum.
+/// Stores blocks on a quorum, under the session that lives now or the one that replaces it.
 pub(crate) async fn put_blocks(
     core: &Arc<Core>,
-    session: SessionId,
+    handle: &SessionHandle,
     blocks: Vec<Vec<u8>>,
 ) -> Result<(BlockEvidence, Vec<BlockDescriptor>), ClientError> {
     check_bounds(&blocks)?;
+    let deadline = core.deadline();
+    let session = handle.live(deadline).await?;
     let wanted = Arc::new(promise(session, &blocks)?);
     let blocks = blocks.into_iter().filter_map(|block| block.try_into().ok());
     let blocks = Bounded::try_collect(blocks).map_err(|_| ClientError::Invalid("too many blocks"))?;
     let request = Arc::new(ClientRequest::PutBlocks { session, blocks });
-    let deadline = core.deadline();
+    let mut stored = store(core, &wanted, &request, deadline).await;
+    if matches!(stored, Err(ClientError::Refused { refusal: Refusal::Denied, .. })) {
+        // So do replicas of which the session is gone, of which we may not know yet: the cluster decides.
+        let renewed = deadline.run(handle.renew()).await;
+        renewed.unwrap_or_else(|| Err(core.unanswered()))?;
+        stored = store(core, &wanted, &request, deadline).await;
+    }
+    Ok((evidence(&wanted, stored?), wanted.descriptors.clone()))
+}
+
+/// Uploads to all replicas, and returns when Q have given their receipts.
+async fn store(
+    core: &Arc<Core>,
+    wanted: &Arc<Wanted>,
+    request: &Arc<ClientRequest>,
+    deadline: Deadline,
+) -> Result<Vec<BlockReceipt>, ClientError> {
     let (sender, receiver) = mpsc::channel(core.members.n());
-    for replica in core.members.indices() {
+    let bytes = wanted.descriptors.iter().fold(0_u32, |sum, one| sum.saturating_add(one.length));
+    for (replica, room) in core.members.indices().zip(&core.uploads) {
+        let room = Arc::clone(room);
         // Tasks of their own: when Q have answered, the others still get the blocks.
-        let (core, wanted, request) = (Arc::clone(core), Arc::clone(&wanted), Arc::clone(&request));
+        let (core, wanted, request) = (Arc::clone(core), Arc::clone(wanted), Arc::clone(request));
         let sender = sender.clone();
         tokio::spawn(async move {
+            let _room = tokio::select! {
+                room = room.acquire_many_owned(bytes) => room,
+                // Q have answered, or it is too late: what a replica is too slow for, it fetches from others.
+                () = sender.closed() => return,
+            };
             let outcome = upload(&core, replica, &wanted, request, (deadline, &sender)).await;
             // Fails only when enough others have answered.
             let _ = sender.send(outcome).await;
         });
     }
     drop(sender);
-    let receipts = collect(core, receiver, deadline).await?;
-    let evidence = evidence(&wanted, receipts);
-    Ok((evidence, wanted.descriptors.clone()))
+    collect(core, receiver, deadline).await
 }
 
 fn check_bounds(blocks: &[Vec<u8>]) -> Result<(), ClientError> {

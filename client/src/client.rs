@@ -249,12 +249,13 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Invalid`] beyond these bounds, [`ClientError::NoQuorum`], [`ClientError::Deadline`],
-    /// [`ClientError::Refused`] when too many replicas refuse (a full disk, a budget).
+    /// [`ClientError::Refused`] when too many replicas refuse (a full disk, a budget);
+    /// [`ClientError::SessionLost`] when the session is gone: the next call stores them under the next one.
     pub async fn put_blocks(
         &self,
         blocks: Vec<Vec<u8>>,
     ) -> Result<(BlockEvidence, Vec<BlockDescriptor>), ClientError> {
-        crate::blocks::put_blocks(&self.core, self.session.id(), blocks).await
+        crate::blocks::put_blocks(&self.core, &self.session, blocks).await
     }
 
     /// Fetches a block that row `index` of `ino` refers to, from the cache or from any replica, and checks

@@ -13,10 +13,11 @@ use quorate_execution::State;
 use quorate_protocol::client::{ClientReply, ClientRequest};
 use quorate_protocol::{BatchTime, Height, ReplicaIndex, View};
 use quorate_transport::ClusterFile;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::error::ClientError;
-use crate::options::{ClientOptions, HEDGE_DELAY, REQUEST_TIMEOUT};
+use crate::options::{ClientOptions, HEDGE_DELAY, REQUEST_TIMEOUT, UPLOAD_BYTES_MAX};
 use crate::question::Question;
 use crate::replicas::{Replicas, Unreachable};
 use crate::trust::Trust;
@@ -64,6 +65,8 @@ pub(crate) struct Core {
     pub(crate) reading: AtomicBool,
     /// Whether a linearizable read goes out together with its question, because the last one was not too low.
     pub(crate) early_reads: AtomicBool,
+    /// Room for uploads to each replica, in bytes.
+    pub(crate) uploads: Vec<Arc<Semaphore>>,
     /// Nanoseconds of the smoothed round trip of each replica.
     speed: Mutex<Vec<u64>>,
     /// Nanoseconds by which batch time runs ahead of this machine's clock, as far as is known.
@@ -87,6 +90,7 @@ impl Core {
         let verifier = Box::new(Ed25519Verifier::with_keys(keys));
         let trust = Trust::new(cluster_id, members.clone(), genesis.header(), verifier);
         let speed = Mutex::new(vec![UNKNOWN_ROUND_TRIP; members.n()]);
+        let uploads = members.indices().map(|_| Arc::new(Semaphore::new(UPLOAD_BYTES_MAX))).collect();
         let core = Arc::new(Self {
             cluster,
             cluster_id,
@@ -98,6 +102,7 @@ impl Core {
             question: Question::default(),
             reading: AtomicBool::new(false),
             early_reads: AtomicBool::new(true),
+            uploads,
             speed,
             ahead: AtomicU64::new(0),
             view: AtomicU64::new(0),

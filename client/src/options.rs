@@ -34,6 +34,9 @@ pub const QUESTION_ROUNDS_MAX: usize = 2;
 pub const BLOCK_FETCHES_MAX: usize = 8;
 /// Bytes of blocks in one request to store them.
 pub const PUT_BLOCKS_BYTES_MAX: usize = 8 << 20;
+/// Bytes of blocks on their way to one replica; what is more waits, and goes to the others alone when they are
+/// enough. A replica that reads slowly costs this much memory twice, as blocks and as a frame.
+pub const UPLOAD_BYTES_MAX: usize = 6 * PUT_BLOCKS_BYTES_MAX;
 /// How long `close` waits for the session to end.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 

@@ -20,6 +20,8 @@ use crate::options::{QUESTION_ROUNDS_MAX, REQUEST_TIMEOUT};
 use crate::race::Race;
 use crate::replicas::Unreachable;
 
+/// The quickest Q are asked first, the others when these take longer than this.
+const QUORUM_PATIENCE: Duration = Duration::from_millis(20);
 /// Wait before a replica that gave no useful answer is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -83,21 +85,38 @@ async fn run(core: Arc<Core>) {
     }
 }
 
-/// One question to all replicas, until Q have answered.
+/// One question to the quickest replicas and then to all, until Q have answered.
 async fn round(core: &Core) -> Result<Target, ClientError> {
     let known = core.floor();
     let request = Arc::new(ClientRequest::Highest { known });
     let deadline = Deadline::after(Some(REQUEST_TIMEOUT));
     let mut race = Race::new();
-    for replica in core.members.indices() {
+    let mut order = core.order().into_iter();
+    let mut silent = Vec::new();
+    for replica in order.by_ref().take(core.members.quorum()) {
         race.push(replica, core.request(replica, Arc::clone(&request)));
+        silent.push(replica);
     }
     let mut answers = 0_usize;
     let mut target = Target { height: known, prepared: None };
     while answers < core.members.quorum() {
-        let Some(Some((replica, reply))) = deadline.run(race.next()).await else {
+        let patience = if order.len() > 0 { QUORUM_PATIENCE } else { REQUEST_TIMEOUT };
+        let next = match tokio::time::timeout(patience, deadline.run(race.next())).await {
+            Ok(next) => next.flatten(),
+            Err(_) if order.len() > 0 => {
+                // Whoever keeps a reader waiting is asked later next time.
+                silent.drain(..).for_each(|replica| core.demote(replica));
+                for replica in order.by_ref() {
+                    race.push(replica, core.request(replica, Arc::clone(&request)));
+                }
+                continue;
+            }
+            Err(_) => None,
+        };
+        let Some((replica, reply)) = next else {
             return Err(ClientError::NoQuorum { reachable: answers, needed: core.members.quorum() });
         };
+        silent.retain(|asked| *asked != replica);
         // What is at or below a height that is proven already needs no proof of its own.
         let proven = target.height.max(core.floor());
         match judge(core, replica, proven, reply) {
@@ -108,6 +127,9 @@ async fn round(core: &Core) -> Result<Target, ClientError> {
                 }
             }
             None => {
+                if let Some(other) = order.next() {
+                    race.push(other, core.request(other, Arc::clone(&request)));
+                }
                 let again = Arc::clone(&request);
                 race.push(replica, async move {
                     tokio::time::sleep(ASK_AGAIN).await;

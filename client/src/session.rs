@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use self::task::Task;
 use crate::batch::{GROUP_OPERATIONS_MAX, Job, Waiter};
 use crate::client::{Freshness, Pending, Step};
-use crate::core::Core;
+use crate::core::{Core, Deadline};
 use crate::error::ClientError;
 use crate::options::CLOSE_TIMEOUT;
 
@@ -30,6 +30,9 @@ const REFUSALS_MAX: u32 = 4;
 const REFUSAL_PAUSE: Duration = Duration::from_millis(300);
 /// Pause before an operation that answered `Continue` is repeated.
 const CONTINUE_PAUSE: Duration = Duration::from_millis(2);
+
+/// What a client is told that wants to write without a session.
+const NO_SESSION: ClientError = ClientError::Invalid("this client has no session and can only read");
 
 /// What is asked of the task.
 enum Command {
@@ -91,6 +94,41 @@ impl SessionHandle {
         }
     }
 
+    /// The live session, or the next one if it is being replaced.
+    ///
+    /// # Errors
+    /// [`ClientError::Deadline`] when none is there in time; why there will be none.
+    pub(crate) async fn live(&self, deadline: Deadline) -> Result<SessionId, ClientError> {
+        if !self.core.options.session {
+            return Err(NO_SESSION);
+        }
+        let mut standing = self.standing.clone();
+        match deadline.run(standing.wait_for(|standing| *standing != Standing::Registering)).await {
+            Some(Ok(settled)) => match &*settled {
+                Standing::Live(session) => Ok(*session),
+                Standing::Refused(error) => Err(error.clone()),
+                Standing::Closed | Standing::Registering => Err(ClientError::Closed),
+            },
+            Some(Err(_)) => Err(ClientError::Closed),
+            None => Err(ClientError::Deadline { sent: false }),
+        }
+    }
+
+    /// Asks the cluster whether the session still is, by an operation that renews it.
+    ///
+    /// # Errors
+    /// [`ClientError::SessionLost`] when it is not, and then [`SessionHandle::live`] gives the next one.
+    pub(crate) async fn renew(&self) -> Result<(), ClientError> {
+        let lifetime = self.core.cluster.genesis().parameters.session_lifetime;
+        let until = self.core.batch_now().plus(lifetime);
+        let nobody = Credential { uid: 0, gid: 0, groups: Groups::OfPrincipal };
+        match self.submit(&nobody, OperationBody::Renew { until }).await?.await {
+            // Whatever else it says, it was executed in a session that is.
+            Ok(_) | Err(ClientError::Errno(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The live session, or zeros.
     pub(crate) fn id(&self) -> SessionId {
         match &*self.standing.borrow() {
@@ -147,7 +185,7 @@ impl SessionHandle {
     /// Queues a group of operations; waits for room in the queue until the deadline.
     async fn queue(&self, credential: &Credential, steps: Vec<Step>) -> Result<Vec<Pending>, ClientError> {
         if !self.core.options.session {
-            return Err(ClientError::Invalid("this client has no session and can only read"));
+            return Err(NO_SESSION);
         }
         let deadline = self.core.deadline();
         let (jobs, pending) = jobs(credential, steps, deadline.instant())?;

@@ -6,6 +6,7 @@ mod fake;
 use std::time::Duration;
 
 use fake::{Fake, root};
+use quorate_client::options::UPLOAD_BYTES_MAX;
 use quorate_client::{Client, ClientError, ClientOptions, DirtyRange, FileRead, FileWrite, Freshness, Step};
 use quorate_crypto::{BoundedBytes, NodeSeed, Role};
 use quorate_protocol::client::ClientReply;
@@ -168,6 +169,21 @@ async fn cl6_a_session_that_is_gone_is_replaced_and_what_was_pending_is_told() {
 }
 
 #[tokio::test]
+async fn blocks_go_up_under_the_session_that_replaces_a_lost_one() {
+    let fake = Fake::new();
+    let client = fake.client(quiet()).await;
+    let file = create(&client, "file").await;
+    let session = client.session();
+    // As if the client had been away too long: it does not know yet that its session is gone.
+    client.execute(&root(), OperationBody::CloseSession).await.unwrap();
+    let ranges = vec![DirtyRange { offset: 0, bytes: pattern(1, 100_000) }];
+    let failed = client.write_ranges(&root(), &write_to(&file), ranges.clone()).await;
+    assert_eq!(failed.unwrap_err(), ClientError::SessionLost, "not a refusal, after which data is given up");
+    client.write_ranges(&root(), &write_to(&file), ranges).await.unwrap();
+    assert_ne!(client.session(), session);
+}
+
+#[tokio::test]
 async fn r8_an_expired_envelope_is_not_executed_later() {
     let fake = Fake::new();
     let client = fake.client(ClientOptions { deadline: Some(Duration::from_millis(300)), ..quiet() }).await;
@@ -308,4 +324,17 @@ async fn blocks_need_a_quorum_and_receipts_are_checked() {
     assert!(client.put_blocks(vec![vec![1; 100]]).await.is_err(), "two receipts are no quorum");
     assert!(matches!(client.put_blocks(Vec::new()).await, Err(ClientError::Invalid(_))));
     assert!(matches!(client.put_blocks(vec![vec![0; (1 << 20) + 1]]).await, Err(ClientError::Invalid(_))));
+}
+
+#[tokio::test]
+async fn a_replica_that_reads_nothing_costs_a_bounded_number_of_bytes() {
+    let fake = Fake::new();
+    let client = fake.client(quiet()).await;
+    fake.lock().behaviour[3].silent = true;
+    let blocks: Vec<Vec<u8>> = (0..8).map(|number| vec![number; 1 << 20]).collect();
+    for _ in 0..16 {
+        client.put_blocks(blocks.clone()).await.unwrap();
+    }
+    let unanswered = fake.lock().behaviour[3].unanswered;
+    assert!(unanswered > 0 && unanswered <= UPLOAD_BYTES_MAX, "{unanswered}");
 }

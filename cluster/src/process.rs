@@ -7,9 +7,10 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use quorate_replica::layout::{LOG_FILE, PID_FILE};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::OpenOptions;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -66,13 +67,23 @@ fn share(usable: &[usize], index: usize, n: usize) -> Vec<usize> {
 pub fn running(directory: &Path) -> Option<Pid> {
     let text = std::fs::read_to_string(directory.join(PID_FILE)).ok()?;
     let number: i32 = text.trim().parse().ok().filter(|number| *number > 1)?;
-    let arguments = std::fs::read(format!("/proc/{number}/cmdline")).ok()?;
-    let stat = std::fs::read_to_string(format!("/proc/{number}/stat")).ok()?;
+    let process = Path::new("/proc").join(number.to_string());
+    let arguments = std::fs::read(process.join("cmdline")).ok()?;
+    let stat = std::fs::read_to_string(process.join("stat")).ok()?;
     // "pid (name) state": a zombie has ended, though nobody has waited for it yet.
     let ended = stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X']));
-    let name = directory.file_name()?.as_encoded_bytes();
-    let ours = arguments.split(|byte| *byte == 0).any(|argument| argument.ends_with(name));
-    (ours && !ended).then(|| Pid::from_raw(number))
+    (!ended && names(&process, &arguments, directory)).then(|| Pid::from_raw(number))
+}
+
+/// Whether one of a process's arguments is this directory, by whatever path.
+fn names(process: &Path, arguments: &[u8], directory: &Path) -> bool {
+    let Ok(wanted) = directory.canonicalize() else { return false };
+    let own = process.join("cwd");
+    let mut arguments = arguments.split(|byte| *byte == 0).filter(|argument| !argument.is_empty());
+    arguments.any(|argument| {
+        let path = OsStr::from_bytes(argument.strip_prefix(b"--dir=").unwrap_or(argument));
+        own.join(path).canonicalize().is_ok_and(|found| found == wanted)
+    })
 }
 
 /// Waits until a process that was just started can be found by its pid file, or has ended.
@@ -122,5 +133,37 @@ mod tests {
         assert_eq!(share(&[2, 5, 6, 7, 8, 9], 3, 4), [7]);
         assert_eq!(share(&[3], 6, 7), [3]);
         assert!(share(&[], 0, 4).is_empty());
+    }
+
+    #[test]
+    fn a_stale_pid_file_does_not_hit_the_replica_of_another_cluster() {
+        let place = tempfile::tempdir().unwrap();
+        let [mine, other] = ["mine", "other"].map(|cluster| place.path().join(cluster).join("replica-0"));
+        for directory in [&mine, &other] {
+            std::fs::create_dir_all(directory).unwrap();
+        }
+        // As a replica is started: by an absolute path, and by hand by a relative one.
+        for argument in [other.clone(), "other/replica-0".into(), "./other/../other/replica-0/".into()] {
+            let mut child = Command::new("sh")
+                .args(["-c", "read line", "replica", "--dir"])
+                .arg(&argument)
+                .current_dir(place.path())
+                .stdin(Stdio::piped())
+                .spawn()
+                .unwrap();
+            for directory in [&mine, &other] {
+                std::fs::write(directory.join(PID_FILE), format!("{}\n", child.id())).unwrap();
+            }
+            // Until it has become a shell.
+            let began = Instant::now();
+            while running(&other).is_none() && began.elapsed() < Duration::from_secs(10) {
+                std::thread::sleep(POLL_INTERVAL);
+            }
+            let found = [running(&mine), running(&other)].map(|pid| pid.map(Pid::as_raw));
+            drop(child.stdin.take());
+            child.wait().unwrap();
+            assert_eq!(found, [None, i32::try_from(child.id()).ok()], "{argument:?}");
+            assert_eq!(running(&other), None, "it has ended");
+        }
     }
 }

@@ -2,8 +2,12 @@
 //!
 //! Invariant: a receipt leaves only when its blocks and its promise are synced; a block is deleted only when
 //! the committed state has no row of it and every receipt that this replica signed for it has expired (rule
-//! S5). Reading and storing go on in threads of their own.
+//! S5); one that the state refers to and that is lacking or damaged here is fetched from a peer, however often
+//! it takes. Reading and storing go on in threads of their own.
 
+mod lacking;
+
+use self::lacking::Lacking;
 use crate::clients::refused;
 use quorate_crypto::{Ed25519Signer, Hash, Signer as _};
 use quorate_execution::{Executed, State};
@@ -15,7 +19,6 @@ use quorate_protocol::{BatchTime, Epoch, PeerMessage, ReplicaIndex, SessionId};
 use quorate_store::blocks::{BlockError, BlockOptions, Blocks, Upload};
 use quorate_store::directory::Directory;
 use quorate_transport::{PeerNetwork, ReplyHandle};
-use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,12 +27,8 @@ use std::time::{Duration, Instant};
 const THREADS: usize = 2;
 /// Requests that may wait for them.
 const JOBS_MAX: usize = 256;
-/// Blocks that are known to be lacking here; more are found at the next start.
-const LACKING_MAX: usize = 65_536;
-/// Blocks that are asked for at a time.
-const ASKED_MAX: usize = 8;
-/// How long a peer may take to send a block before the next one is asked.
-const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// What the threads have to report and the loop has not taken; then they wait.
+const REPORTS_MAX: usize = 4096;
 /// How often unreferenced blocks are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Shortest and longest promise, in nanoseconds of batch time.
@@ -56,12 +55,36 @@ enum Job {
     Put(StoreRequest, ReplyHandle),
     Get(Hash, ReplyHandle),
     Serve(ReplicaIndex, Hash),
-    Keep(Hash, BlockDescriptor, Vec<u8>),
+    Keep(Fetched),
     Sweep(State),
+}
+
+/// A block that a peer sent.
+struct Fetched {
+    from: ReplicaIndex,
+    descriptor: BlockDescriptor,
+    content: Vec<u8>,
+    /// Until when it is kept although no sweep has seen what refers to it.
+    expires: BatchTime,
+}
+
+/// What the threads found out about a block.
+enum Report {
+    /// One that was fetched is stored.
+    Kept(Hash),
+    /// What a peer sent is not the block.
+    Refused(Hash),
+    /// It cannot be stored.
+    Failed(Hash),
+    /// No longer stored: the sweep's state had no row of it. A newer one may.
+    Swept(Hash),
+    /// What is stored is no longer the block.
+    Damaged(Hash),
 }
 
 /// What the threads share.
 struct Works {
+    reports: SyncSender<Report>,
     blocks: Blocks,
     signer: Ed25519Signer,
     cluster: Hash,
@@ -70,19 +93,16 @@ struct Works {
     grace: u64,
 }
 
-/// A block that is lacking here.
-struct Lacking {
-    next: ReplicaIndex,
-    asked: Option<Instant>,
-}
-
 /// The block store with its threads.
 pub struct BlockKeeper {
     jobs: Option<SyncSender<Job>>,
     works: Arc<Works>,
     threads: Vec<std::thread::JoinHandle<()>>,
-    lacking: BTreeMap<Hash, Lacking>,
-    replicas: ReplicaIndex,
+    /// Taken away before the threads end, so that none of them waits for room in it.
+    reports: Option<Receiver<Report>>,
+    lacking: Lacking,
+    /// Batch time of the committed state.
+    now: BatchTime,
     swept: Instant,
 }
 
@@ -101,7 +121,9 @@ impl BlockKeeper {
         let (blocks, report) = Blocks::open(directory, BlockOptions::default())?;
         tracing::debug!(?report, "block store is open");
         let grace = state.parameters().block_grace;
-        let works = Arc::new(Works { blocks, signer, cluster: state.cluster(), me, peers, grace });
+        let (sender, reports) = sync_channel(REPORTS_MAX);
+        let cluster = state.cluster();
+        let works = Arc::new(Works { reports: sender, blocks, signer, cluster, me, peers, grace });
         let (jobs, waiting) = sync_channel(JOBS_MAX);
         let waiting = Arc::new(Mutex::new(waiting));
         let threads = (0..THREADS)
@@ -115,8 +137,9 @@ impl BlockKeeper {
             jobs: Some(jobs),
             works,
             threads,
-            lacking: BTreeMap::new(),
-            replicas: ReplicaIndex::try_from(replicas).unwrap_or(ReplicaIndex::MAX),
+            reports: Some(reports),
+            lacking: Lacking::new(me, replicas),
+            now: state.header().time,
             swept: Instant::now(),
         };
         let rows = state.rows().filter(|(key, _)| key.first() == Some(&BLOCK_TABLE));
@@ -155,23 +178,19 @@ impl BlockKeeper {
         let _ = self.job(Job::Serve(peer, id));
     }
 
-    /// A block from a peer: kept if it is one that is lacking here.
-    pub fn arrived(&mut self, from: ReplicaIndex, descriptor: &BlockDescriptor, content: Vec<u8>) {
-        let id = descriptor.id();
-        if self.lacking.remove(&id).is_none() {
-            return;
+    /// A block from a peer: kept if it is one that was asked for.
+    pub fn arrived(&mut self, from: ReplicaIndex, descriptor: BlockDescriptor, content: Vec<u8>) {
+        if self.lacking.arrived(&descriptor.id(), Instant::now()) {
+            // A sweep of an older state that has no row of it may be waiting behind this.
+            let expires = self.now.plus(PROMISE_MIN);
+            // When the threads are too busy, it is asked for again.
+            let _ = self.job(Job::Keep(Fetched { from, descriptor, content, expires }));
         }
-        if BlockDescriptor::copies(&content) != *descriptor {
-            tracing::warn!(from, %id, "a peer sent another block than it said");
-            self.lacking.insert(id, Lacking { next: from.wrapping_add(1), asked: None });
-            return;
-        }
-        // When the threads are too busy the block is still lacking at the next start.
-        let _ = self.job(Job::Keep(id, descriptor.clone(), content));
     }
 
     /// Notes what a committed batch refers to and this replica lacks; asks peers; sweeps now and then.
     pub fn committed(&mut self, executed: &Executed) {
+        self.now = executed.state.header().time;
         for (key, value) in &executed.changes {
             if key.first() == Some(&BLOCK_TABLE)
                 && let Some(value) = value
@@ -179,36 +198,40 @@ impl BlockKeeper {
                 self.need(value);
             }
         }
-        self.ask();
+        self.look_after(&executed.state);
         if self.swept.elapsed() > SWEEP_INTERVAL {
             self.swept = Instant::now();
             let _ = self.job(Job::Sweep(executed.state.clone()));
         }
     }
 
-    /// Notes a block of a row if it is lacking.
-    fn need(&mut self, value: &[u8]) {
-        let Ok(row) = Block::from_value(value) else { return };
-        if row.count > 0 && self.lacking.len() < LACKING_MAX && !self.works.blocks.contains(&row.id) {
-            let next = self.works.me.wrapping_add(1);
-            self.lacking.entry(row.id).or_insert(Lacking { next, asked: None });
+    /// Takes what the threads report and asks peers for what is lacking. Called now and then, also when
+    /// nothing is committed.
+    pub fn look_after(&mut self, state: &State) {
+        let now = Instant::now();
+        for _ in 0..REPORTS_MAX {
+            let report = self.reports.as_ref().and_then(|reports| reports.try_recv().ok());
+            let Some(report) = report else { break };
+            match report {
+                Report::Kept(id) => self.lacking.kept(&id),
+                Report::Refused(id) => self.lacking.refused(&id, now),
+                Report::Failed(id) => self.lacking.failed(&id, now),
+                Report::Swept(id) if refers_to(state, &id) => self.lacking.need(id, false, now),
+                Report::Damaged(id) if refers_to(state, &id) => self.lacking.need(id, true, now),
+                Report::Swept(_) | Report::Damaged(_) => {}
+            }
+        }
+        let blocks = &self.works.blocks;
+        for (peer, id) in self.lacking.ask(now, |id| blocks.contains(id)) {
+            self.works.peers.send(peer, &PeerMessage::FetchBlock { id });
         }
     }
 
-    /// Asks peers, one after the other, for blocks that are lacking.
-    fn ask(&mut self) {
-        let due = |lacking: &Lacking| lacking.asked.is_none_or(|asked| asked.elapsed() > ASK_AGAIN);
-        // An upload to this replica may still be under way, or may have overtaken the commit.
-        let blocks = &self.works.blocks;
-        self.lacking.retain(|id, _| !blocks.contains(id));
-        for (id, lacking) in self.lacking.iter_mut().filter(|(_, lacking)| due(lacking)).take(ASKED_MAX) {
-            let mut peer = lacking.next.checked_rem(self.replicas).unwrap_or(0);
-            if peer == self.works.me {
-                peer = peer.wrapping_add(1).checked_rem(self.replicas).unwrap_or(0);
-            }
-            self.works.peers.send(peer, &PeerMessage::FetchBlock { id: *id });
-            lacking.next = peer.wrapping_add(1);
-            lacking.asked = Some(Instant::now());
+    /// Notes a block of a row if it is lacking.
+    fn need(&mut self, value: &[u8]) {
+        let Ok(row) = Block::from_value(value) else { return };
+        if row.count > 0 && !self.works.blocks.contains(&row.id) {
+            self.lacking.need(row.id, false, Instant::now());
         }
     }
 
@@ -221,6 +244,7 @@ impl BlockKeeper {
 impl Drop for BlockKeeper {
     fn drop(&mut self) {
         self.jobs = None;
+        self.reports = None;
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
@@ -235,7 +259,7 @@ fn work(works: &Works, jobs: &Mutex<Receiver<Job>>) {
             Ok(Job::Put(request, reply)) => reply.send(&works.put(request)),
             Ok(Job::Get(id, reply)) => reply.send(&works.get(&id)),
             Ok(Job::Serve(peer, id)) => works.serve(peer, &id),
-            Ok(Job::Keep(id, descriptor, content)) => works.keep(&id, descriptor, &content),
+            Ok(Job::Keep(fetched)) => works.keep(&fetched),
             Ok(Job::Sweep(state)) => works.sweep(&state),
         }
     }
@@ -278,7 +302,7 @@ impl Works {
             },
             Ok(None) => refused(Refusal::NotFound, "this replica does not have the block yet"),
             Err(error) => {
-                tracing::error!(%id, %error, "a block cannot be read");
+                self.cannot_read(id, &error);
                 refused(Refusal::Storage, &error.to_string())
             }
         }
@@ -292,16 +316,37 @@ impl Works {
                 }
             }
             Ok(None) => {}
-            Err(error) => tracing::error!(%id, %error, "a block cannot be read"),
+            Err(error) => self.cannot_read(id, &error),
         }
     }
 
-    fn keep(&self, id: &Hash, descriptor: BlockDescriptor, content: &[u8]) {
-        // No promise: the state refers to it.
-        if let Err(error) = self.blocks.put(&[Upload { descriptor: &descriptor, content }], BatchTime(0)) {
-            give_up_on_sync_failure(&error);
-            tracing::error!(%id, %error, "a block that was fetched cannot be stored");
+    fn cannot_read(&self, id: &Hash, error: &BlockError) {
+        tracing::error!(%id, %error, "a block cannot be read");
+        if matches!(error, BlockError::Damaged { .. }) {
+            self.report(Report::Damaged(*id));
         }
+    }
+
+    fn report(&self, report: Report) {
+        // Fails only at the end, when nobody wants to know any more.
+        let _ = self.reports.send(report);
+    }
+
+    fn keep(&self, fetched: &Fetched) {
+        let Fetched { from, descriptor, content, expires } = fetched;
+        let id = descriptor.id();
+        self.report(match self.blocks.put(&[Upload { descriptor, content }], *expires) {
+            Ok(_) => Report::Kept(id),
+            Err(BlockError::Mismatch(_)) => {
+                tracing::warn!(from, %id, "a peer sent another block than it said");
+                Report::Refused(id)
+            }
+            Err(error) => {
+                give_up_on_sync_failure(&error);
+                tracing::error!(%id, %error, "a block that was fetched cannot be stored");
+                Report::Failed(id)
+            }
+        });
     }
 
     /// Deletes blocks that no row names and no receipt protects.
@@ -322,9 +367,16 @@ impl Works {
                 give_up_on_sync_failure(&error);
                 tracing::warn!(%error, "blocks cannot be deleted");
             }
+            dead.into_iter().for_each(|id| self.report(Report::Swept(id)));
             after = Some(last);
         }
     }
+}
+
+/// Whether the state needs the block.
+fn refers_to(state: &State, id: &Hash) -> bool {
+    let value = state.row(&quorate_metadata::keys::block(id));
+    value.and_then(|value| Block::from_value(&value).ok()).is_some_and(|row| row.id == *id && row.count > 0)
 }
 
 /// A refusal that says what is wrong with the disk.
@@ -343,3 +395,6 @@ fn give_up_on_sync_failure(error: &BlockError) {
         std::process::exit(crate::EXIT_DISK);
     }
 }
+
+#[cfg(test)]
+mod tests;

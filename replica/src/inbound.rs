@@ -1,15 +1,21 @@
 //! What peers send, through the door.
 //!
-//! Invariant: nothing of a peer reaches consensus unverified; a message that is refused costs its sender a
-//! line in the log, and nothing else here.
+//! Invariant: nothing of a peer reaches consensus unverified; a message that is refused costs its sender time
+//! in which nothing of it is read, and nothing else here.
 
 use crate::node::Node;
+use crate::refusals::Sender;
 use quorate_consensus::{Input, Verified, door};
 use quorate_execution::{Admission, check_envelope};
 use quorate_protocol::limits::{BATCHES_PER_MESSAGE_MAX, CATCH_UP_BYTES_TARGET};
 use quorate_protocol::peer::CommittedBatch;
 use quorate_protocol::{Envelope, Height, PeerMessage, ReplicaIndex, SkipReason};
 use quorate_transport::PeerEvent;
+use std::time::{Duration, Instant};
+
+/// How long nothing more is read of a peer for each of its messages that is refused: some hundred times of
+/// what refusing it costs.
+const REFUSED_PAUSE: Duration = Duration::from_millis(5);
 
 impl Node {
     pub(crate) fn on_peer_event(&mut self, event: PeerEvent) {
@@ -24,7 +30,7 @@ impl Node {
         match message {
             PeerMessage::FetchBlock { id } => self.blocks.serve(from, id),
             PeerMessage::Block { descriptor, content } => {
-                self.blocks.arrived(from, &descriptor, content.into_inner());
+                self.blocks.arrived(from, descriptor, content.into_inner());
             }
             PeerMessage::Forward(envelope) => self.on_envelope(envelope),
             message => {
@@ -33,7 +39,13 @@ impl Node {
                 let configuration = self.consensus.configuration();
                 match door::verify(configuration, self.verifier.as_ref(), &self.consensus, from, message) {
                     Ok(message) => self.step(Input::Message { from, message }),
-                    Err(rejection) => tracing::warn!(from, %rejection, "a peer's message is refused"),
+                    Err(rejection) => {
+                        // To refuse it may have cost several signatures, and it cost the peer none.
+                        self.peers.pause(from, REFUSED_PAUSE);
+                        if let Some(unmentioned) = self.refusals.mention(Sender::Peer(from), Instant::now()) {
+                            tracing::warn!(from, unmentioned, %rejection, "a peer's message is refused");
+                        }
+                    }
                 }
             }
         }
@@ -43,14 +55,20 @@ impl Node {
     pub(crate) fn on_envelope(&mut self, envelope: Envelope) {
         // What no correct replica would execute must not get into the pool, from where a leader proposes.
         if let Err(fault) = check_envelope(self.consensus.configuration().cluster(), &envelope) {
-            tracing::warn!(%fault, "an envelope is refused");
+            self.refuse_envelope(&fault);
             return;
         }
         let verified =
             door::verify_envelope(self.consensus.configuration(), self.verifier.as_ref(), envelope);
         match verified {
             Ok(envelope) => self.request(envelope),
-            Err(rejection) => tracing::warn!(%rejection, "an envelope is refused"),
+            Err(rejection) => self.refuse_envelope(&rejection),
+        }
+    }
+
+    fn refuse_envelope(&mut self, reason: &dyn std::fmt::Display) {
+        if let Some(unmentioned) = self.refusals.mention(Sender::Clients, Instant::now()) {
+            tracing::warn!(unmentioned, %reason, "an envelope is refused");
         }
     }
 

@@ -10,12 +10,14 @@ mod disk;
 mod effects;
 mod error;
 mod executor;
+mod fairness;
 mod history;
 mod inbound;
 mod keeper;
 pub mod layout;
 mod node;
 pub mod provision;
+mod refusals;
 mod requests;
 mod start;
 

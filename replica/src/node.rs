@@ -9,23 +9,27 @@ use crate::blocks::BlockKeeper;
 use crate::clients::Clients;
 use crate::disk::{Disk, Write};
 use crate::executor::{Executor, Outcome};
+use crate::fairness::Fairness;
 use crate::history::History;
 use crate::keeper::StateKeeper;
+use crate::refusals::Refusals;
 use quorate_consensus::{Effect, Input, Monotonic, Replica, Token};
 use quorate_crypto::{Certificate, Ed25519Verifier, Hash};
 use quorate_execution::{Executed, State};
 use quorate_protocol::record::Record;
 use quorate_protocol::{PeerMessage, Vote};
-use quorate_transport::{PeerNetwork, ReplicaTransport};
+use quorate_transport::{ClientEvent, PeerEvent, PeerNetwork, ReplicaTransport};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 /// Answers of the other threads that may wait for the loop.
 pub const INTERNAL_MAX: usize = 4096;
 /// Events that one turn of the loop takes before it writes and sends what they caused.
 pub const TURN_EVENTS_MAX: usize = 64;
+/// How often what waits for something is looked after, also when nothing happens.
+const CARE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What the other threads say.
 pub enum Internal {
@@ -33,6 +37,12 @@ pub enum Internal {
     Durable(Token),
     /// A proposal was executed.
     Executed(Outcome),
+}
+
+/// What came from the network.
+enum Arrived {
+    OfPeer(PeerEvent),
+    OfClient(ClientEvent),
 }
 
 /// Dependent effects of a persist that is not durable yet.
@@ -65,7 +75,11 @@ pub struct Node {
     /// Votes of this turn for all peers: one message carries them.
     pub(crate) turn_votes: Vec<Vote>,
     pub(crate) inputs: VecDeque<Input>,
+    pub(crate) fairness: Fairness,
+    pub(crate) refusals: Refusals,
     pub(crate) timer: Option<Monotonic>,
+    /// When what waits is looked after next.
+    pub(crate) care_due: Instant,
     pub(crate) epoch_start: Instant,
 }
 
@@ -95,9 +109,12 @@ impl Node {
                 Some(internal) = sources.internal.recv() => self.on_internal(internal),
                 Some(event) = sources.transport.peer_events.recv() => self.on_peer_event(event),
                 Some(event) = sources.transport.client_events.recv() => self.on_client_event(event),
-                () = sleep_until(due) => self.on_timer(),
+                () = sleep_until(due) => {}
+                () = sleep_until(Some(self.care_due)) => {}
             }
             self.drain(sources);
+            // Each turn, whatever woke us: events that never end must not keep the time from passing.
+            self.on_time();
             self.settle();
         }
         self.leave(sources).await;
@@ -108,13 +125,31 @@ impl Node {
         for _ in 0..TURN_EVENTS_MAX {
             if let Ok(internal) = sources.internal.try_recv() {
                 self.on_internal(internal);
-            } else if let Some(event) = sources.transport.peer_events.try_recv() {
-                self.on_peer_event(event);
-            } else if let Some(event) = sources.transport.client_events.try_recv() {
-                self.on_client_event(event);
-            } else {
-                break;
+                continue;
             }
+            let ReplicaTransport { peer_events, client_events, .. } = &mut sources.transport;
+            let event = self.fairness.next(
+                || peer_events.try_recv().map(Arrived::OfPeer),
+                || client_events.try_recv().map(Arrived::OfClient),
+            );
+            match event {
+                Some(Arrived::OfPeer(event)) => self.on_peer_event(event),
+                Some(Arrived::OfClient(event)) => self.on_client_event(event),
+                None => break,
+            }
+        }
+    }
+
+    /// Does what is due now.
+    fn on_time(&mut self) {
+        let now = Instant::now();
+        if self.timer.is_some_and(|at| self.epoch_start + Duration::from_nanos(at.0) <= now) {
+            self.timer = None;
+            self.step(Input::Tick);
+        }
+        if self.care_due <= now {
+            self.care_due = now + CARE_INTERVAL;
+            self.blocks.look_after(&self.state);
         }
     }
 
@@ -148,11 +183,6 @@ impl Node {
     pub(crate) fn now(&self) -> Monotonic {
         let nanoseconds = self.epoch_start.elapsed().as_nanos();
         Monotonic(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
-    }
-
-    fn on_timer(&mut self) {
-        self.timer = None;
-        self.step(Input::Tick);
     }
 
     pub(crate) fn step(&mut self, input: Input) {

@@ -8,10 +8,12 @@ use crate::clients::Clients;
 use crate::disk::Disk;
 use crate::error::ReplicaError;
 use crate::executor::{Executor, Surroundings};
+use crate::fairness::Fairness;
 use crate::history::History;
 use crate::keeper::{StateKeeper, recover_state};
 use crate::layout::{CLUSTER_FILE, NODE_KEY, PID_FILE};
 use crate::node::{INTERNAL_MAX, Internal, Node, Sources};
+use crate::refusals::Refusals;
 use quorate_consensus::{Configuration, Monotonic, Parameters, Replica};
 use quorate_crypto::{Ed25519Signer, Ed25519Verifier, NodeSeed, Role};
 use quorate_execution::State;
@@ -134,7 +136,10 @@ fn assemble(
         turn_token: None,
         turn_votes: Vec::new(),
         inputs: VecDeque::new(),
+        fairness: Fairness::default(),
+        refusals: Refusals::default(),
         timer: None,
+        care_due: Instant::now(),
         epoch_start: Instant::now(),
     };
     for effect in effects {

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use nix::fcntl::{FallocateFlags, fallocate};
 use quorate_crypto::Hash;
@@ -150,17 +150,24 @@ pub struct Blocks {
     directory: PathBuf,
     checker: Checker,
     options: BlockOptions,
-    table: Mutex<Table>,
+    // Held while files are written, and over the sync of a full pack.
+    packs: Mutex<Packs>,
+    // Held for moments only; changed only by who holds the lock of the packs.
+    known: RwLock<Known>,
     commit: Commit,
 }
 
-/// Where everything lies. Some 64 bytes for each block.
-struct Table {
+/// What blocks are stored. Some 64 bytes for each.
+struct Known {
     blocks: BTreeMap<Hash, Entry>,
+    usage: Usage,
+}
+
+/// The files.
+struct Packs {
     packs: BTreeMap<u32, Pack>,
     // The pack that is being written; `None` before the first block.
     active: Option<u32>,
-    usage: Usage,
 }
 
 #[derive(Copy, Clone)]
@@ -211,21 +218,21 @@ impl Blocks {
         if self.commit.failed() {
             return Err(BlockError::Poisoned);
         }
-        let mut table = self.lock();
+        let mut packs = self.lock();
         let mut dirty = BTreeMap::new();
         let mut result = Ok(());
         for (id, upload) in ids.iter().zip(uploads) {
-            let known = table.blocks.get(id).copied();
+            let known = self.entry(id);
             result = match known.filter(|entry| spoiled.get(id) != Some(&entry.place)) {
-                Some(entry) => self.promise(&mut table, id, entry, expires, &mut dirty),
-                None => self.write(&mut table, id, upload, expires, &mut dirty),
+                Some(entry) => self.promise(&packs, id, entry, expires, &mut dirty),
+                None => self.write(&mut packs, id, upload, expires, &mut dirty),
             };
             if result.is_err() {
                 break;
             }
         }
         let ticket = self.commit.written(dirty);
-        drop(table);
+        drop(packs);
         result?;
         self.commit.wait(ticket)?;
         Ok(ids)
@@ -259,7 +266,7 @@ impl Blocks {
         }
     }
 
-    /// Whether a block is stored. Its content is not checked.
+    /// Whether a block is stored. Its content is not checked. Never waits for the disk.
     #[must_use]
     pub fn contains(&self, id: &Hash) -> bool {
         self.entry(id).is_some()
@@ -276,13 +283,13 @@ impl Blocks {
     pub fn ids(&self, after: Option<&Hash>) -> Vec<Hash> {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, |id| Excluded(*id));
-        self.lock().blocks.range((from, Unbounded)).map(|(id, _)| *id).take(IDS_PER_CALL_MAX).collect()
+        self.known().blocks.range((from, Unbounded)).map(|(id, _)| *id).take(IDS_PER_CALL_MAX).collect()
     }
 
-    /// How much is stored.
+    /// How much is stored. Never waits for the disk.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        self.lock().usage
+        self.known().usage
     }
 
     /// Deletes those of the blocks whose promise has expired at `now`. The caller has made sure that no
@@ -295,12 +302,12 @@ impl Blocks {
         let mut deletion = Deletion::default();
         let mut gone = Vec::new();
         let mut dirty = BTreeMap::new();
-        let mut table = self.lock();
+        let mut packs = self.lock();
         for id in ids {
-            match table.blocks.get(id).copied() {
+            match self.entry(id) {
                 Some(entry) if entry.expires >= now => deletion.promised += 1,
                 Some(entry) => {
-                    let (handle, pages) = self.forget(&mut table, id, entry)?;
+                    let (handle, pages) = self.forget(&mut packs, id, entry)?;
                     dirty.insert(entry.place.pack, (handle.clone(), pages));
                     gone.push((entry, handle));
                     deletion.deleted += 1;
@@ -309,7 +316,7 @@ impl Blocks {
             }
         }
         let ticket = self.commit.written(dirty);
-        drop(table);
+        drop(packs);
         // Only a block that is durably dead may lose its content: otherwise it could come back empty.
         self.commit.wait(ticket)?;
         for (entry, handle) in &gone {
@@ -319,38 +326,40 @@ impl Blocks {
         Ok(deletion)
     }
 
-    /// Removes a block from the table and writes that it is dead.
-    fn forget(&self, table: &mut Table, id: &Hash, entry: Entry) -> Result<(PackFile, u32), BlockError> {
-        let Some(pack) = table.packs.get_mut(&entry.place.pack) else {
+    /// Removes a block from what is known and writes that it is dead.
+    fn forget(&self, packs: &mut Packs, id: &Hash, entry: Entry) -> Result<(PackFile, u32), BlockError> {
+        let Some(pack) = packs.packs.get_mut(&entry.place.pack) else {
             return Err(BlockError::Poisoned);
         };
         self.checker.write_dead(&pack.handle.file, entry.place).at("write", &pack.handle.path)?;
         pack.live = pack.live.saturating_sub(1);
         pack.dead = pack.dead.saturating_add(1);
         let written = pack.written();
-        table.blocks.remove(id);
-        table.usage.blocks = table.usage.blocks.saturating_sub(1);
-        table.usage.content_bytes = table.usage.content_bytes.saturating_sub(u64::from(entry.length));
+        let mut known = self.known_mut();
+        known.blocks.remove(id);
+        known.usage.blocks = known.usage.blocks.saturating_sub(1);
+        known.usage.content_bytes = known.usage.content_bytes.saturating_sub(u64::from(entry.length));
         // Its first page stays until the pack goes.
         let freed = u64::from(pages(entry.length).saturating_sub(1)) * PAGE_BYTES;
-        table.usage.disk_bytes = table.usage.disk_bytes.saturating_sub(freed);
+        known.usage.disk_bytes = known.usage.disk_bytes.saturating_sub(freed);
         Ok(written)
     }
 
     fn remove_empty_packs(&self) -> Result<(), BlockError> {
-        let mut table = self.lock();
-        let active = table.active;
-        let empty: Vec<u32> = table
+        let mut packs = self.lock();
+        let active = packs.active;
+        let empty: Vec<u32> = packs
             .packs
             .iter()
             .filter(|(number, pack)| pack.live == 0 && Some(**number) != active)
             .map(|(number, _)| *number)
             .collect();
         for number in &empty {
-            if let Some(pack) = table.packs.remove(number) {
+            if let Some(pack) = packs.packs.remove(number) {
                 fs::remove_file(&pack.handle.path).at("remove", &pack.handle.path)?;
                 let held = u64::from(pack.dead.saturating_add(1)) * PAGE_BYTES;
-                table.usage.disk_bytes = table.usage.disk_bytes.saturating_sub(held);
+                let mut known = self.known_mut();
+                known.usage.disk_bytes = known.usage.disk_bytes.saturating_sub(held);
             }
         }
         if !empty.is_empty() {
@@ -361,13 +370,13 @@ impl Blocks {
 
     fn promise(
         &self,
-        table: &mut Table,
+        packs: &Packs,
         id: &Hash,
         entry: Entry,
         expires: BatchTime,
         dirty: &mut Dirty,
     ) -> Result<(), BlockError> {
-        let Some(pack) = table.packs.get(&entry.place.pack) else {
+        let Some(pack) = packs.packs.get(&entry.place.pack) else {
             return Err(BlockError::Poisoned);
         };
         // Even if nothing is written the block may be waiting for another thread's sync.
@@ -377,13 +386,13 @@ impl Blocks {
         }
         let written = self.checker.write_promise(&pack.handle.file, entry.place, entry.slot, expires);
         written.at("write", &pack.handle.path)?;
-        table.blocks.insert(*id, Entry { expires, slot: 1 - entry.slot, ..entry });
+        self.known_mut().blocks.insert(*id, Entry { expires, slot: 1 - entry.slot, ..entry });
         Ok(())
     }
 
     fn write(
         &self,
-        table: &mut Table,
+        packs: &mut Packs,
         id: &Hash,
         upload: &Upload<'_>,
         expires: BatchTime,
@@ -391,16 +400,16 @@ impl Blocks {
     ) -> Result<(), BlockError> {
         let length = upload.descriptor.length;
         let needed = u64::from(pages(length)) * PAGE_BYTES;
-        let used = table.usage.disk_bytes;
+        let used = self.usage().disk_bytes;
         if needed > self.options.bytes_max.saturating_sub(used) {
             return Err(BlockError::LimitReached { used, limit: self.options.bytes_max, needed });
         }
-        if let Some(entry) = table.blocks.get(id).copied() {
-            let written = self.forget(table, id, entry)?;
+        if let Some(entry) = self.entry(id) {
+            let written = self.forget(packs, id, entry)?;
             dirty.insert(entry.place.pack, written);
         }
-        let number = self.pack_for(table, pages(length))?;
-        let Some(pack) = table.packs.get_mut(&number) else { return Err(BlockError::Poisoned) };
+        let number = self.pack_for(packs, pages(length))?;
+        let Some(pack) = packs.packs.get_mut(&number) else { return Err(BlockError::Poisoned) };
         let place = Place { pack: number, page: pack.pages };
         let synced = self.commit.synced_pages(number);
         let mut bytes = self.checker.encode(place, upload.descriptor, synced, expires);
@@ -418,18 +427,19 @@ impl Blocks {
         pack.pages += pages(length);
         pack.live += 1;
         dirty.insert(number, pack.written());
-        table.blocks.insert(*id, Entry { place, length, expires, slot: 1 });
-        table.usage.blocks += 1;
-        table.usage.content_bytes += u64::from(length);
-        table.usage.disk_bytes += needed;
+        let mut known = self.known_mut();
+        known.blocks.insert(*id, Entry { place, length, expires, slot: 1 });
+        known.usage.blocks += 1;
+        known.usage.content_bytes += u64::from(length);
+        known.usage.disk_bytes += needed;
         Ok(())
     }
 
     /// The pack that the next block goes to, with its number; a new one if the present one is full.
-    fn pack_for(&self, table: &mut Table, needed: u32) -> Result<u32, BlockError> {
+    fn pack_for(&self, packs: &mut Packs, needed: u32) -> Result<u32, BlockError> {
         let bytes_max = self.options.pack_bytes.clamp(PAGE_BYTES, PACK_BYTES_TARGET);
         if let Some((number, pack)) =
-            table.active.and_then(|number| Some((number, table.packs.get(&number)?)))
+            packs.active.and_then(|number| Some((number, packs.packs.get(&number)?)))
         {
             if pack.pages == 1 || u64::from(pack.pages.saturating_add(needed)) * PAGE_BYTES <= bytes_max {
                 return Ok(number);
@@ -437,30 +447,39 @@ impl Blocks {
             // Recovery examines the last pack only, so the others must be whole.
             self.commit.finish(&pack.handle)?;
         }
-        let number = table.packs.last_key_value().map_or(0, |(number, _)| number.saturating_add(1));
+        let number = packs.packs.last_key_value().map_or(0, |(number, _)| number.saturating_add(1));
         let path = pack::path(&self.directory, number);
         let made = create_pack(&self.directory, &path, &self.checker.pack_header(number));
         let file = made.map_err(full_or_failed)?;
         let handle = PackFile { file: Arc::new(file), path };
-        table.packs.insert(number, Pack { handle, pages: 1, live: 0, dead: 0 });
-        table.active = Some(number);
-        table.usage.disk_bytes += PAGE_BYTES;
+        packs.packs.insert(number, Pack { handle, pages: 1, live: 0, dead: 0 });
+        packs.active = Some(number);
+        self.known_mut().usage.disk_bytes += PAGE_BYTES;
         Ok(number)
     }
 
     fn entry(&self, id: &Hash) -> Option<Entry> {
-        self.lock().blocks.get(id).copied()
+        self.known().blocks.get(id).copied()
     }
 
     fn locate(&self, id: &Hash) -> Option<(Entry, PackFile)> {
-        let table = self.lock();
-        let entry = table.blocks.get(id).copied()?;
-        let pack = table.packs.get(&entry.place.pack)?;
+        let packs = self.lock();
+        let entry = self.entry(id)?;
+        let pack = packs.packs.get(&entry.place.pack)?;
         Some((entry, pack.handle.clone()))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Packs> {
+        self.packs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self) -> RwLockReadGuard<'_, Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Only for who holds the lock of the packs.
+    fn known_mut(&self) -> RwLockWriteGuard<'_, Known> {
+        self.known.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -506,5 +525,31 @@ fn release(place: Place, length: u32, handle: &PackFile) {
     if let Err(error) = fallocate(&*handle.file, flags, from, bytes) {
         // The space then comes back with the whole pack.
         tracing::debug!(%error, path = %handle.path.display(), "cannot punch a hole into a pack");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::directory::{Directory, Identity};
+
+    #[test]
+    fn who_asks_what_is_stored_does_not_wait_for_the_disk() {
+        let place = tempfile::tempdir().unwrap();
+        let identity = Identity { cluster: Hash([1; 32]), replica: 0 };
+        let directory = Directory::create(place.path(), identity).unwrap();
+        let (blocks, _) = Blocks::open(&directory, BlockOptions::default()).unwrap();
+        // As an upload does while it writes, and while it syncs a pack that is full.
+        let writing = blocks.lock();
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| (blocks.contains(&Hash([7; 32])), blocks.usage()));
+            let began = std::time::Instant::now();
+            while !asked.is_finished() && began.elapsed() < std::time::Duration::from_secs(10) {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            let answered = asked.is_finished();
+            drop(writing);
+            assert!(answered && !asked.join().unwrap().0);
+        });
     }
 }

@@ -116,6 +116,12 @@ impl Log {
         self.durable
     }
 
+    /// Bytes that were appended since the last sync; [`BUFFERED_BYTES_MAX`] at most.
+    #[must_use]
+    pub fn buffered_bytes(&self) -> usize {
+        self.buffer.bytes
+    }
+
     /// Access to committed batches, for other threads.
     #[must_use]
     pub fn archive(&self) -> Archive {

@@ -50,6 +50,9 @@ pub const INBOX_BYTES_MAX: usize = FRAME_BYTES_MAX;
 /// What waited longer than this for a connection is not worth sending any more.
 pub const STALE_AFTER: Duration = Duration::from_secs(2);
 
+/// Longest time for which nothing of a peer is read because of what it sent.
+pub const PAUSE_MAX: Duration = Duration::from_secs(1);
+
 /// What the network of replicas reports. Messages come in order on each lane, and only between a
 /// `Connected` and the following `Disconnected` of their sender. A second `Connected` without a
 /// `Disconnected` means that the peer called anew: what was under way may be lost.
@@ -112,6 +115,8 @@ struct Network {
 struct Peer {
     lanes: [LaneState; LANES],
     current: Mutex<Option<Connection>>,
+    /// Until when nothing of it is read.
+    paused: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -124,7 +129,23 @@ struct LaneState {
 impl Peer {
     fn new() -> Self {
         let lanes = Lane::ALL.map(|lane| LaneState { lane, outbox: lane.outbox(), inbox: lane.inbox() });
-        Self { lanes, current: Mutex::new(None) }
+        Self { lanes, current: Mutex::new(None), paused: Mutex::new(None) }
+    }
+
+    /// No code panics while it holds the lock.
+    fn paused(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.paused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the peer may be read from.
+    async fn wait_for_turn(&self) {
+        loop {
+            let until = *self.paused();
+            match until {
+                Some(until) if until > Instant::now() => tokio::time::sleep_until(until.into()).await,
+                _ => return,
+            }
+        }
     }
 
     fn lane(&self, wanted: Lane) -> Option<&LaneState> {
@@ -184,6 +205,17 @@ impl PeerNetwork {
         let Some((lane, frame)) = encoded(message) else { return };
         for (_, peer) in self.others() {
             push(peer, lane, frame.clone());
+        }
+    }
+
+    /// Reads nothing more of a peer for `time`, on top of what it was paused for already, up to
+    /// [`PAUSE_MAX`]. What has arrived is not affected.
+    pub fn pause(&self, peer: ReplicaIndex, time: Duration) {
+        if let Some(peer) = self.peer(peer) {
+            let now = Instant::now();
+            let mut paused = peer.paused();
+            let until = paused.unwrap_or(now).max(now).checked_add(time).unwrap_or(now);
+            *paused = Some(now.checked_add(PAUSE_MAX).map_or(until, |longest| until.min(longest)));
         }
     }
 
@@ -448,8 +480,9 @@ async fn read_message(
     lane: Lane,
     reader: &mut FrameReader<RecvStream>,
 ) -> Result<(), FrameError> {
-    let state = network.peer(from).and_then(|peer| peer.lane(lane));
-    let state = state.ok_or(FrameError::Protocol("no such peer"))?;
+    let peer = network.peer(from).ok_or(FrameError::Protocol("no such peer"))?;
+    let state = peer.lane(lane).ok_or(FrameError::Protocol("no such peer"))?;
+    peer.wait_for_turn().await;
     let length = reader.length().await?.ok_or(FrameError::Protocol("a lane was finished"))?;
     let permit = state.inbox.take(length).await.ok_or(FrameError::Protocol("no budget"))?;
     let message = decode_body(&reader.body(length).await?)?;

@@ -43,29 +43,26 @@ impl BlockCache {
         (ino, index, id): (Ino, u64, Hash),
         session: Option<SessionId>,
     ) -> Result<Arc<[u8]>, ClientError> {
-        let lock = {
+        let loading = {
             let mut kept = self.kept();
             if let Some(block) = kept.find(&id) {
                 return Ok(block);
             }
-            Arc::clone(kept.loading.entry(id).or_default())
+            self.load(&mut kept, id)
         };
-        let guard = lock.lock().await;
+        let _one = loading.lock.lock().await;
         let found = self.kept().find(&id);
-        let fetched = match found {
-            Some(block) => Ok(block),
-            None => crate::blocks::get_block(core, credential, (ino, index, id), session).await,
-        };
-        drop(guard);
-        let mut kept = self.kept();
-        // Nobody else holds the lock: the map and this call do.
-        if Arc::strong_count(&lock) <= 2 {
-            kept.loading.remove(&id);
+        if let Some(block) = found {
+            return Ok(block);
         }
-        if let Ok(block) = &fetched {
-            kept.keep(id, block, self.capacity);
-        }
-        fetched
+        let block = crate::blocks::get_block(core, credential, (ino, index, id), session).await?;
+        self.kept().keep(id, &block, self.capacity);
+        Ok(block)
+    }
+
+    /// Takes part in fetching a block.
+    fn load(&self, kept: &mut Kept, id: Hash) -> Loading<'_> {
+        Loading { cache: self, id, lock: Arc::clone(kept.loading.entry(id).or_default()) }
     }
 
     /// Keeps what was just written.
@@ -77,6 +74,23 @@ impl BlockCache {
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Somebody who wants a block that is not in memory; also when he gives up, the last one clears away.
+struct Loading<'a> {
+    cache: &'a BlockCache,
+    id: Hash,
+    lock: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Drop for Loading<'_> {
+    fn drop(&mut self) {
+        let mut kept = self.cache.kept();
+        // Nobody else holds the lock: the map and this one do.
+        if Arc::strong_count(&self.lock) <= 2 {
+            kept.loading.remove(&self.id);
+        }
     }
 }
 
@@ -128,6 +142,23 @@ mod tests {
         assert!(kept.find(&Hash([2; 32])).is_none(), "the one that was not used longest");
         assert!(kept.find(&Hash([1; 32])).is_some() && kept.find(&Hash([4; 32])).is_some());
         assert_eq!((kept.bytes, kept.blocks.len(), kept.uses.len()), (30, 3, 3));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_left_of_who_gave_up_waiting() {
+        let cache = BlockCache::new(100);
+        let id = Hash([1; 32]);
+        let join = || cache.load(&mut cache.kept(), id);
+        let (first, second) = (join(), join());
+        let held = first.lock.lock().await;
+        let waiting = async move {
+            let _one = second.lock.lock().await;
+        };
+        assert!(tokio::time::timeout(std::time::Duration::from_millis(1), waiting).await.is_err());
+        assert_eq!(cache.kept().loading.len(), 1, "the first one still loads");
+        drop(held);
+        drop(first);
+        assert!(cache.kept().loading.is_empty());
     }
 
     #[test]

@@ -234,7 +234,7 @@ impl Task {
         let by_clock = self.failures.is_multiple_of(2);
         let base = if by_clock { self.core.batch_now() } else { self.core.trust.time() };
         let valid_until = base.plus(REGISTRATION_VALIDITY);
-        let action = self.pipeline.register(nonce, valid_until, now);
+        // First, because whoever hears that the session is lost looks here for the next one.
         self.publish.send_if_modified(|standing| {
             let live = matches!(standing, Standing::Live(_));
             if live {
@@ -242,13 +242,14 @@ impl Task {
             }
             live
         });
+        let action = self.pipeline.register(nonce, valid_until, now);
         self.act(vec![action]);
     }
 
     fn refuse(&mut self, error: ClientError) {
         tracing::error!(%error, "the cluster does not take this client");
+        self.publish.send_replace(Standing::Refused(error.clone()));
         self.pipeline.fail_all(&error);
-        self.publish.send_replace(Standing::Refused(error));
         self.register_at = Instant::now().checked_add(REGISTER_AGAIN);
     }
 

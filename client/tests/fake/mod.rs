@@ -42,6 +42,8 @@ pub struct Behaviour {
     pub stuck_at: Option<Height>,
     pub lie: Option<Lie>,
     pub asked: u64,
+    /// Bytes of blocks that were sent to it while it was silent.
+    pub unanswered: usize,
 }
 
 struct Committed {
@@ -327,6 +329,9 @@ impl Inner {
     }
 
     fn store(&mut self, replica: ReplicaIndex, session: SessionId, blocks: Vec<Vec<u8>>) -> ClientReply {
+        if self.chain.last().unwrap().state.session_next(&session).is_none() {
+            return refused(Refusal::Denied);
+        }
         let descriptors: Vec<_> = blocks.iter().map(|block| BlockDescriptor::copies(block)).collect();
         let leaves = descriptors.iter().map(|one| receipt_leaf(&one.id(), one.length));
         let root = ReceiptsTree::from_leaves(leaves).unwrap().root();
@@ -405,6 +410,10 @@ impl Replicas for Link {
             tokio::task::yield_now().await;
             let link = Link { fake, number: Mutex::new(number), key };
             if link.fake.lock().behaviour[usize::from(replica)].silent {
+                if let ClientRequest::PutBlocks { blocks, .. } = &*request {
+                    let bytes: usize = blocks.iter().map(|block| block.len()).sum();
+                    link.fake.lock().behaviour[usize::from(replica)].unanswered += bytes;
+                }
                 std::future::pending::<()>().await;
             }
             if let ClientRequest::Submit { envelope, results } = &*request {

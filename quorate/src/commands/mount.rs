@@ -20,6 +20,9 @@ pub use quorate_client_fuse::is_mounted;
 const READY_PATIENCE: Duration = Duration::from_secs(60);
 /// How long the last write-back may take before an unmount at a signal.
 const WRITE_BACK_PATIENCE: Duration = Duration::from_secs(3);
+/// How long it may take together with the end of the session: a cluster that does not answer must not keep a
+/// mount from ending within five seconds.
+const END_PATIENCE: Duration = Duration::from_secs(4);
 /// How often waits look.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -55,12 +58,14 @@ fn foreground(args: &MountArgs, options: MountOptions) -> CommandResult {
         let client = connect::connect(&args.cluster, client_options).await?;
         let mounted = mount(client.clone(), runtime.handle().clone(), &args.path, options)?;
         until_over(&mounted).await?;
+        let end = tokio::time::Instant::now() + END_PATIENCE;
         let patience = tokio::time::timeout(WRITE_BACK_PATIENCE, mounted.write_back());
         if patience.await.is_err() {
             tracing::warn!("the cluster does not answer: what was written last and not synced is lost");
         }
         mounted.unmount()?;
-        client.close().await;
+        // What is not told to the cluster now, it finds out when the session expires.
+        let _ = tokio::time::timeout_at(end, client.close()).await;
         Ok(ExitCode::SUCCESS)
     });
     // Tasks that still wait for the cluster are dropped; their callers get EIO.

@@ -86,6 +86,14 @@ fn init_replica_mount_status_and_key_by_hand() {
     assert_eq!(mode & 0o777, 0o600);
     assert!(!shown.contains(std::fs::read_to_string(&fresh).unwrap().trim()));
 
+    // The way there does not matter.
+    std::os::unix::fs::symlink(scratch.path(), scratch.path().join("link")).unwrap();
+    let around = scratch.path().join("link/link/../").join(scratch.path().file_name().unwrap()).join("mnt");
+    run(quorate(["umount"]).arg(&around), PATIENCE).expect(0);
+    assert_eq!(mount_type(&mount), None);
+    run(with_cluster(&["mount"]).arg(scratch.path().join("link/mnt")), PATIENCE).expect(0);
+    assert_eq!(std::fs::read_to_string(mount.join("file")).unwrap(), "content");
+
     // A busy mount says so; an idle one goes, and a second time there is nothing to unmount.
     let held = std::fs::File::open(mount.join("file")).unwrap();
     run(quorate(["umount"]).arg(&mount), PATIENCE).expect_one_line(1, &["busy"]);
@@ -160,8 +168,15 @@ fn status_tells_degraded_from_no_quorum_and_mounts_survive_both() {
     });
     assert_eq!(std::fs::read_to_string(mount.at("before")).unwrap(), "x");
 
-    // Without one again: SIGTERM ends the mount at once.
+    // Without one again: SIGTERM ends the mount at once, also with data that cannot be written back.
+    let mut dirty = Vec::new();
+    for number in 0..3 {
+        dirty.push(std::fs::File::create(mount.at(&format!("dirty-{number}"))).unwrap());
+    }
     cluster.local.kill(2).unwrap();
+    for file in &mut dirty {
+        std::io::Write::write_all(file, b"lost").unwrap();
+    }
     let path = mount.at("pending");
     let pending = std::thread::spawn(move || std::fs::write(path, "x"));
     std::thread::sleep(Duration::from_millis(300));

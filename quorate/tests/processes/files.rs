@@ -54,6 +54,25 @@ fn links_attributes_and_names() {
 }
 
 #[test]
+fn times_before_1970_and_the_earliest_of_all() {
+    let cluster = Cluster::start();
+    let mount = cluster.mount("a");
+    let path = mount.at("old");
+    std::fs::write(&path, "x").unwrap();
+    // More often than the mount has threads that take requests: none of them may fall to it.
+    let times =
+        [(i64::MIN, 0); 4].into_iter().chain([(-1, 500_000_000), (-1, 0), (-86_400, 1), (i64::MAX, 0)]);
+    for (tv_sec, tv_nsec) in times {
+        let time = rustix::fs::Timespec { tv_sec, tv_nsec };
+        let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+        rustix::fs::utimensat(rustix::fs::CWD, &path, &times, rustix::fs::AtFlags::empty()).unwrap();
+        let found = std::fs::metadata(&path).unwrap();
+        assert_eq!((found.mtime(), found.mtime_nsec()), (tv_sec, tv_nsec));
+        assert_eq!((found.atime(), found.atime_nsec()), (tv_sec, tv_nsec));
+    }
+}
+
+#[test]
 fn extended_attributes() {
     let cluster = Cluster::start();
     let mount = cluster.mount("a");

@@ -44,8 +44,8 @@ impl Commit {
         Self { queue: Mutex::new(Queue { tail, ..Queue::default() }), done: Condvar::new() }
     }
 
-    /// Notes that these packs were written, and gives the ticket to wait for. Called under the table's
-    /// lock, so that the numbers of pages never go back.
+    /// Notes that these packs were written, and gives the ticket to wait for. Called under the
+    /// lock of the packs, so that the numbers of pages never go back.
     pub(crate) fn written(&self, packs: Dirty) -> u64 {
         let mut queue = self.lock();
         queue.dirty.extend(packs);

@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 
 use super::commit::{Commit, PackFile};
 use super::pack::{self, BLOCK_HEADER_BYTES, Checker, Fixed, PAGE_BYTES, PackHeader, Place, pages};
-use super::{BlockError, BlockOptions, Blocks, Entry, Pack, Table, Usage, check, release};
+use super::{BlockError, BlockOptions, Blocks, Entry, Known, Pack, Packs, Usage, check, release};
 use crate::directory::{Directory, Marker};
 use crate::error::{At, FileError, sync_directory};
 use quorate_crypto::Hash;
@@ -25,6 +25,12 @@ pub struct OpenReport {
     /// Places where a block had been synced and no longer is; such blocks must be fetched again when
     /// they are asked for.
     pub damaged: u64,
+}
+
+/// What was found so far.
+struct Table {
+    known: Known,
+    packs: Packs,
 }
 
 /// One pack while it is being read.
@@ -54,8 +60,10 @@ impl Blocks {
         options: BlockOptions,
     ) -> Result<(Self, OpenReport), BlockError> {
         let checker = Checker::new(marker);
-        let mut table =
-            Table { blocks: BTreeMap::new(), packs: BTreeMap::new(), active: None, usage: Usage::default() };
+        let mut table = Table {
+            known: Known { blocks: BTreeMap::new(), usage: Usage::default() },
+            packs: Packs { packs: BTreeMap::new(), active: None },
+        };
         let mut report = OpenReport::default();
         let mut tail = (0, 1);
         let packs = pack::list(path)?;
@@ -68,14 +76,15 @@ impl Blocks {
             tail = (*number, scan.end);
             report.torn += add_pack(&checker, &mut table, *number, scan, synced)?;
             if last && intact {
-                table.active = Some(*number);
+                table.packs.active = Some(*number);
             }
         }
         if report.damaged > 0 {
             tracing::error!(places = report.damaged, path = %path.display(), "stored blocks are damaged");
         }
         let commit = Commit::new(tail);
-        let blocks = Self { directory: path.to_owned(), checker, options, table: Mutex::new(table), commit };
+        let (packs, known) = (Mutex::new(table.packs), RwLock::new(table.known));
+        let blocks = Self { directory: path.to_owned(), checker, options, packs, known, commit };
         blocks.remove_empty_packs()?;
         Ok((blocks, report))
     }
@@ -202,8 +211,8 @@ fn add_pack(
     for (place, length) in killed {
         release(place, length, &handle);
     }
-    table.usage.disk_bytes += u64::from(pack.dead.saturating_add(1)) * PAGE_BYTES;
-    table.packs.insert(number, pack);
+    table.known.usage.disk_bytes += u64::from(pack.dead.saturating_add(1)) * PAGE_BYTES;
+    table.packs.packs.insert(number, pack);
     for (id, entry) in kept {
         add_block(checker, table, id, entry)?;
     }
@@ -213,15 +222,17 @@ fn add_pack(
 /// Adds a block. Of two copies, which a crash in the middle of a repair leaves, the later one stays, and
 /// the longer promise.
 fn add_block(checker: &Checker, table: &mut Table, id: Hash, mut entry: Entry) -> Result<(), BlockError> {
-    let earlier = table.blocks.get(&id).copied();
+    let earlier = table.known.blocks.get(&id).copied();
     if let Some(earlier) = earlier {
-        if let Some(pack) = table.packs.get(&entry.place.pack).filter(|_| earlier.expires > entry.expires) {
+        if let Some(pack) =
+            table.packs.packs.get(&entry.place.pack).filter(|_| earlier.expires > entry.expires)
+        {
             let (file, path) = (&pack.handle.file, &pack.handle.path);
             checker.write_promise(file, entry.place, entry.slot, earlier.expires).at("write", path)?;
             file.sync_data().at("sync", path)?;
             entry = Entry { expires: earlier.expires, slot: 1 - entry.slot, ..entry };
         }
-        if let Some(pack) = table.packs.get_mut(&earlier.place.pack) {
+        if let Some(pack) = table.packs.packs.get_mut(&earlier.place.pack) {
             let (file, path) = (&pack.handle.file, &pack.handle.path);
             checker.write_dead(file, earlier.place).at("write", path)?;
             file.sync_data().at("sync", path)?;
@@ -230,14 +241,15 @@ fn add_block(checker: &Checker, table: &mut Table, id: Hash, mut entry: Entry) -
             pack.dead = pack.dead.saturating_add(1);
         }
         let freed = u64::from(pages(earlier.length).saturating_sub(1)) * PAGE_BYTES;
-        table.usage.disk_bytes = table.usage.disk_bytes.saturating_sub(freed);
-        table.usage.content_bytes = table.usage.content_bytes.saturating_sub(u64::from(earlier.length));
+        table.known.usage.disk_bytes = table.known.usage.disk_bytes.saturating_sub(freed);
+        table.known.usage.content_bytes =
+            table.known.usage.content_bytes.saturating_sub(u64::from(earlier.length));
     } else {
-        table.usage.blocks += 1;
+        table.known.usage.blocks += 1;
     }
-    table.usage.content_bytes += u64::from(entry.length);
-    table.usage.disk_bytes += u64::from(pages(entry.length)) * PAGE_BYTES;
-    table.blocks.insert(id, entry);
+    table.known.usage.content_bytes += u64::from(entry.length);
+    table.known.usage.disk_bytes += u64::from(pages(entry.length)) * PAGE_BYTES;
+    table.known.blocks.insert(id, entry);
     Ok(())
 }
 

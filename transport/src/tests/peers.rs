@@ -6,7 +6,7 @@ use quorate_crypto::{Address, NodeSeed};
 use quorate_protocol::PeerMessage;
 
 use super::common::*;
-use crate::peers::{INBOX_BYTES_MAX, OUTBOX_BYTES_MAX, OUTBOX_MESSAGES_MAX};
+use crate::peers::{INBOX_BYTES_MAX, OUTBOX_BYTES_MAX, OUTBOX_MESSAGES_MAX, PAUSE_MAX};
 use crate::tuning::{CONNECTION_WINDOW_BYTES, IDLE_TIMEOUT};
 use crate::{PeerEvent, ReplicaTransport, TransportError};
 
@@ -36,6 +36,34 @@ fn all_pairs_connect_and_talk_both_ways() {
                 next[usize::from(from)] += 1;
             }
         }
+    });
+}
+
+#[test]
+fn nothing_is_read_of_a_peer_that_is_paused() {
+    run(async {
+        let cluster = Cluster::new();
+        let (first, mut second) = (cluster.start(0), cluster.start(1));
+        until_connected(&mut second.peer_events, 0).await;
+        let start = Instant::now();
+        for _ in 0..3 {
+            second.peers.pause(0, Duration::from_millis(100));
+        }
+        // Its lane waits for one message already.
+        first.peers.send(1, &small(1));
+        first.peers.send(1, &small(2));
+        assert_eq!(next_message(&mut second.peer_events).await, (0, small(1)));
+        assert_eq!(next_message(&mut second.peer_events).await, (0, small(2)));
+        assert!(start.elapsed() >= Duration::from_millis(300), "{:?}", start.elapsed());
+        // However much it is paused for, it comes back.
+        for _ in 0..100 {
+            second.peers.pause(0, PAUSE_MAX);
+        }
+        first.peers.send(1, &small(3));
+        first.peers.send(1, &small(4));
+        next_message(&mut second.peer_events).await;
+        assert_eq!(next_message(&mut second.peer_events).await, (0, small(4)));
+        assert!(start.elapsed() < PAUSE_MAX * 3, "{:?}", start.elapsed());
     });
 }
 

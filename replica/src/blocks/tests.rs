@@ -1,0 +1,98 @@
+//! The keeper of one replica whose peers are absent.
+
+use super::*;
+use crate::layout::replica_directory;
+use crate::provision::{Plan, provision};
+use quorate_protocol::genesis::Parameters;
+use quorate_store::directory::Identity;
+use quorate_transport::{ClientLimits, KeyFile, ReplicaTransport, ReplicaTransportConfiguration};
+use std::path::Path;
+
+/// Replica 0 of a cluster that nobody else runs.
+struct Alone {
+    keeper: BlockKeeper,
+    state: State,
+    _transport: ReplicaTransport,
+    _directory: Directory,
+}
+
+impl Alone {
+    fn start(place: &Path) -> Self {
+        let addresses = (1..=4).map(|port| format!("127.0.0.1:{port}")).collect();
+        let cluster =
+            provision(place, &Plan { addresses, parameters: Parameters::default(), owner: (0, 0) }).unwrap();
+        let path = replica_directory(place, 0);
+        let seed = KeyFile::read_node(&path.join(crate::layout::NODE_KEY)).unwrap();
+        let directory = Directory::open(&path, Identity { cluster: cluster.cluster(), replica: 0 }).unwrap();
+        let transport = ReplicaTransport::start(ReplicaTransportConfiguration {
+            cluster: cluster.cluster(),
+            members: cluster.members().clone(),
+            me: 0,
+            secret: seed.derive(quorate_crypto::Role::Transport),
+            listen: "127.0.0.1:0".parse().unwrap(),
+            addresses: cluster.addresses().to_vec(),
+            limits: ClientLimits::default(),
+        })
+        .unwrap();
+        let state = State::genesis(cluster.genesis()).unwrap();
+        let signer = Ed25519Signer::new(seed.derive(quorate_crypto::Role::Blocks));
+        let keeper = BlockKeeper::start(&directory, &state, transport.peers.clone(), (0, 4), signer).unwrap();
+        Self { keeper, state, _transport: transport, _directory: directory }
+    }
+
+    /// Notes a block as one that was asked for.
+    fn ask(&mut self, id: Hash) {
+        let now = Instant::now();
+        self.keeper.lacking.need(id, false, now);
+        let asked = self.keeper.lacking.ask(now + std::time::Duration::from_secs(1), |_| false);
+        assert_eq!(asked.len(), 1);
+    }
+
+    fn wait(&self, what: &str, condition: impl Fn(&Blocks) -> bool) {
+        let began = Instant::now();
+        while !condition(&self.keeper.works.blocks) {
+            assert!(began.elapsed() < std::time::Duration::from_secs(20), "{what}");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_fetched_block_survives_a_sweep_that_knows_an_older_state() {
+    let place = tempfile::tempdir().unwrap();
+    let mut alone = Alone::start(place.path());
+    let content = b"content".to_vec();
+    let descriptor = BlockDescriptor::copies(&content);
+    let (id, old) = (descriptor.id(), BlockDescriptor::copies(b"old"));
+    // One that really is dead, to see when the sweep is over.
+    let upload = Upload { descriptor: &old, content: b"old" };
+    alone.keeper.works.blocks.put(&[upload], BatchTime(0)).unwrap();
+    alone.ask(id);
+    alone.keeper.arrived(1, descriptor, content);
+    alone.wait("it is kept", |blocks| blocks.contains(&id));
+    assert!(alone.keeper.job(Job::Sweep(alone.state.clone())).is_none());
+    alone.wait("the sweep is over", |blocks| !blocks.contains(&old.id()));
+    assert!(alone.keeper.works.blocks.contains(&id));
+}
+
+#[tokio::test]
+async fn what_a_peer_sent_and_is_not_the_block_is_asked_for_again() {
+    let place = tempfile::tempdir().unwrap();
+    let mut alone = Alone::start(place.path());
+    let descriptor = BlockDescriptor::copies(b"content");
+    let id = descriptor.id();
+    alone.ask(id);
+    alone.keeper.arrived(1, descriptor.clone(), b"another".to_vec());
+    let began = Instant::now();
+    // The refusal makes it wait again, from where it is asked for at once.
+    loop {
+        assert!(began.elapsed() < std::time::Duration::from_secs(1), "before the answer would be too late");
+        alone.keeper.look_after(&alone.state.clone());
+        if alone.keeper.lacking.next_peer(&id) == Some(3) {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    alone.keeper.arrived(2, descriptor, b"content".to_vec());
+    alone.wait("it is kept", |blocks| blocks.contains(&id));
+}
