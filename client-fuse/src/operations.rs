@@ -183,21 +183,23 @@ impl Shared {
     /// `access`.
     pub async fn access(&self, credential: &Credential, ino: Ino, mask: u16) -> Outcome<()> {
         let attributes = self.attributes(credential, ino).await?;
-        let groups = match &credential.groups {
-            Groups::Listed(groups) => groups.to_vec(),
-            Groups::OfPrincipal => Vec::new(),
-        };
-        let caller = Caller { uid: credential.uid, gid: credential.gid, groups };
         const WRITE: u16 = libc::W_OK as u16;
         let special = !matches!(attributes.kind, FileKind::Regular | FileKind::Directory | FileKind::Symlink);
         if mask & WRITE != 0 && self.options.read_only && !special {
             return Err(libc::EROFS);
         }
-        if quorate_metadata::permission::permits_attributes(&caller, &attributes, mask) {
-            Ok(())
-        } else {
-            Err(libc::EACCES)
-        }
+        if self.permits(credential, &attributes, i32::from(mask)) { Ok(()) } else { Err(libc::EACCES) }
+    }
+
+    /// Whether the mode lets this caller do what the bits of `access` ask for.
+    pub fn permits(&self, credential: &Credential, attributes: &Attributes, access: i32) -> bool {
+        let groups = match &credential.groups {
+            Groups::Listed(groups) => groups.to_vec(),
+            Groups::OfPrincipal => Vec::new(),
+        };
+        let caller = Caller { uid: credential.uid, gid: credential.gid, groups };
+        let mask = u16::try_from(access & 7).unwrap_or(7);
+        quorate_metadata::permission::permits_attributes(&caller, attributes, mask)
     }
 
     /// `setxattr`.

@@ -23,6 +23,10 @@ impl Shared {
     pub async fn open_to_read(&self, credential: &Credential, ino: Ino) -> Outcome<u8> {
         let query = Query::Content { ino, first: 0, count: 1, session: None };
         match self.read(credential, query, Freshness::Linearizable).await? {
+            // Who owns a file may read what it has open whatever the mode, but not open it.
+            Answer::Content(content) if !self.permits(credential, &content.attributes, libc::R_OK) => {
+                Err(libc::EACCES)
+            }
             Answer::Content(content) => Ok(content.attributes.block_log2),
             _ => Err(libc::EIO),
         }

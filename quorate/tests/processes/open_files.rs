@@ -111,6 +111,21 @@ fn a_program_runs_for_whom_its_mode_says() {
     assert!(run(0o744, "0"));
 }
 
+/// Owning a file is no right to open it, but what is open stays readable.
+#[test]
+fn an_owner_opens_only_what_the_mode_permits() {
+    let cluster = Cluster::start();
+    let mount = cluster.mount_with("a", "allow_other");
+    std::fs::set_permissions(&mount.path, Permissions::from_mode(0o777)).unwrap();
+    let script = "cd '{}' && echo text > own && exec 3< own && chmod 0 own && read line <&3 \\
+        && [ \"$line\" = text ] && ! cat own 2>/dev/null && chmod 400 own && cat own";
+    let script = script.replace("{}", mount.path.to_str().unwrap());
+    let user = ["--reuid", "12345", "--regid", "12345", "--clear-groups", "sh", "-c", &script];
+    let ran = std::process::Command::new("setpriv").args(user).output().unwrap();
+    assert!(ran.status.success(), "{ran:?}");
+    assert_eq!(ran.stdout, b"text\n");
+}
+
 /// The write-back fails for want of a quorum; somebody else's chmod asked for it, and the writer is told.
 #[test]
 fn the_writer_hears_of_a_write_back_that_another_call_asked_for() {
