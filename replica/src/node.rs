@@ -224,7 +224,9 @@ impl Node {
     fn on_internal(&mut self, internal: Internal) {
         match internal {
             Internal::Durable(token) => self.on_durable(token),
-            Internal::Executed(outcome) => self.on_executed(outcome),
+            // Kept for nobody, it would stay for ever.
+            Internal::Executed(outcome) if self.executor.take(&outcome.digest) => self.on_executed(outcome),
+            Internal::Executed(_) => {}
         }
     }
 
