@@ -165,6 +165,7 @@ impl Node {
         if self.care_due <= now {
             self.care_due = now + CARE_INTERVAL;
             self.blocks.look_after(&self.state);
+            self.answer_waiting_reads();
         }
     }
 

@@ -44,7 +44,7 @@ impl Node {
                 self.submit(connection, envelope, results);
                 reply.send(&ClientReply::Accepted);
             }
-            ClientRequest::Read(request) => self.read(connection.clone(), request, reply, Instant::now()),
+            ClientRequest::Read(request) => self.read(connection.clone(), request, reply),
             ClientRequest::Highest { known } => {
                 let index = self.consensus.read_index();
                 let certificate = if index.height > known { index.certificate } else { None };
@@ -89,15 +89,13 @@ impl Node {
         Some((key, self.state.principal_rights(&key)?))
     }
 
-    fn read(
-        &mut self,
-        connection: ClientConnection,
-        request: ReadRequest,
-        reply: ReplyHandle,
-        since: Instant,
-    ) {
+    fn read(&mut self, connection: ClientConnection, request: ReadRequest, reply: ReplyHandle) {
         if request.at_least > self.state.height() {
-            return self.clients.wait(WaitingRead { connection, request, reply, since });
+            if self.principal(&connection).is_none() {
+                // It may be so new that this replica has yet to hear of it: others are asked meanwhile.
+                return reply.send(&refused(Refusal::Behind, "no principal at this height"));
+            }
+            return self.clients.wait(WaitingRead { connection, request, reply }, Instant::now());
         }
         reply.send(&self.answer(&connection, &request));
     }
@@ -119,7 +117,7 @@ impl Node {
 
     /// Answers the reads whose height is here now.
     pub(crate) fn answer_waiting_reads(&mut self) {
-        for read in self.clients.ready(self.state.height()) {
+        for read in self.clients.ready(self.state.height(), Instant::now()) {
             read.reply.send(&self.answer(&read.connection, &read.request));
         }
     }
