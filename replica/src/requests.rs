@@ -1,7 +1,8 @@
 //! What clients ask.
 //!
 //! Invariant: a read is answered at a committed height with its certificate, or refused; whoever reads has
-//! proved a principal on this connection, and that principal may act as the credential it names (rule S6).
+//! proved a principal on this connection, and that principal may act as the credential it names (rule S6). What
+//! becomes of a session's operations is told to its own principal alone.
 
 use crate::blocks::StoreRequest;
 use crate::clients::{WaitingRead, refused};
@@ -53,7 +54,7 @@ impl Node {
             }
             ClientRequest::Await { certificate } => self.await_height(certificate, reply),
             ClientRequest::Results { session, first } => {
-                reply.send(&self.results(&session, first));
+                reply.send(&self.results(connection, &session, first));
             }
             ClientRequest::PutBlocks { session, blocks } => {
                 self.put_blocks(connection, session, blocks.into_inner(), reply);
@@ -68,7 +69,13 @@ impl Node {
     }
 
     fn submit(&mut self, connection: &ClientConnection, envelope: Envelope, results: bool) {
-        let (session, first) = (envelope.body.session, envelope.body.first);
+        let Some(envelope) = self.verified_envelope(envelope) else { return };
+        let body = &envelope.value().body;
+        let (session, first) = (body.session, body.first);
+        // Who only knows the identifier of a session gets nothing of it, and turns nothing away from others.
+        if connection.principal() != Some(body.key) || !self.may_follow(connection, &session) {
+            return self.request(envelope);
+        }
         if !self.clients.route(session, connection, results) {
             tracing::warn!(remote = %connection.remote(), "a client has too many sessions on one connection");
             return;
@@ -80,7 +87,12 @@ impl Node {
             connection.notify(&quorate_protocol::client::Notice::Results(found));
             return;
         }
-        self.on_envelope(envelope);
+        self.request(envelope);
+    }
+
+    /// Whether a session is that of the connection's principal, or one that is to be registered.
+    fn may_follow(&self, connection: &ClientConnection, session: &SessionId) -> bool {
+        self.state.session_key(session).is_none_or(|key| connection.principal() == Some(key))
     }
 
     /// The principal that this connection has proved, if the cluster knows it.
@@ -134,7 +146,10 @@ impl Node {
         }
     }
 
-    fn results(&self, session: &SessionId, first: u64) -> ClientReply {
+    fn results(&self, connection: &ClientConnection, session: &SessionId, first: u64) -> ClientReply {
+        if !self.may_follow(connection, session) {
+            return refused(Refusal::Denied, "the session is another principal's");
+        }
         let found = self
             .state
             .session_executed(session, first)
