@@ -90,13 +90,14 @@ impl Node {
 
     /// Sends committed heights out of the log.
     pub(crate) fn serve_committed(&self, to: ReplicaIndex, from: Height) {
-        let batches = self.history.committed_from(from);
-        if batches.is_empty() {
-            return;
-        }
-        if let Ok(batches) = batches.try_into() {
-            self.peers.send(to, &PeerMessage::Committed(batches));
-        }
+        let peers = self.peers.clone();
+        self.history.committed_from(from, move |batches| {
+            if !batches.is_empty()
+                && let Ok(batches) = batches.try_into()
+            {
+                peers.send(to, &PeerMessage::Committed(batches));
+            }
+        });
     }
 }
 

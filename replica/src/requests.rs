@@ -10,7 +10,7 @@ use crate::node::Node;
 use quorate_consensus::{Input, door};
 use quorate_crypto::{Certificate, Hash, PublicKey};
 use quorate_execution::{Answer, Errno};
-use quorate_protocol::client::{ClientReply, ClientRequest, ReadAnswer, Refusal, ReplicaStatus};
+use quorate_protocol::client::{ClientReply, ClientRequest, Notice, ReadAnswer, Refusal, ReplicaStatus};
 use quorate_protocol::file::SegmentSource;
 use quorate_protocol::operation::PrincipalRights;
 use quorate_protocol::query::{Query, ReadRequest};
@@ -54,7 +54,7 @@ impl Node {
             }
             ClientRequest::Await { certificate } => self.await_height(certificate, reply),
             ClientRequest::Results { session, first } => {
-                reply.send(&self.results(connection, &session, first));
+                self.results(connection, &session, first, reply);
             }
             ClientRequest::PutBlocks { session, blocks } => {
                 self.put_blocks(connection, session, blocks.into_inner(), reply);
@@ -64,7 +64,7 @@ impl Node {
                 self.get_block(connection, &wish, reply);
             }
             ClientRequest::Status => reply.send(&ClientReply::Status(self.status())),
-            ClientRequest::History { from } => reply.send(&self.history_from(connection, from)),
+            ClientRequest::History { from } => self.history_from(connection, from, reply),
         }
     }
 
@@ -80,12 +80,13 @@ impl Node {
             tracing::warn!(remote = %connection.remote(), "a client has too many sessions on one connection");
             return;
         }
-        if results
-            && let Some((height, index)) = self.state.session_executed(&session, first)
-            && let Some(found) = self.history.results(height, index)
-        {
-            connection.notify(&quorate_protocol::client::Notice::Results(found));
-            return;
+        if results && let Some((height, index)) = self.state.session_executed(&session, first) {
+            let connection = connection.clone();
+            return self.history.results(height, index, move |found| {
+                if let Some(found) = found {
+                    connection.notify(&Notice::Results(found));
+                }
+            });
         }
         self.request(envelope);
     }
@@ -146,17 +147,19 @@ impl Node {
         }
     }
 
-    fn results(&self, connection: &ClientConnection, session: &SessionId, first: u64) -> ClientReply {
+    fn results(&self, connection: &ClientConnection, session: &SessionId, first: u64, reply: ReplyHandle) {
         if !self.may_follow(connection, session) {
-            return refused(Refusal::Denied, "the session is another principal's");
+            return reply.send(&refused(Refusal::Denied, "the session is another principal's"));
         }
-        let found = self
-            .state
-            .session_executed(session, first)
-            .and_then(|(height, index)| self.history.results(height, index));
-        match found {
-            Some(results) => ClientReply::Results(results),
-            None => refused(Refusal::NotFound, "no results of that envelope are known here"),
+        let answer = move |found| {
+            reply.send(&match found {
+                Some(results) => ClientReply::Results(results),
+                None => refused(Refusal::NotFound, "no results of that envelope are known here"),
+            });
+        };
+        match self.state.session_executed(session, first) {
+            Some((height, index)) => self.history.results(height, index, answer),
+            None => answer(None),
         }
     }
 
@@ -210,16 +213,21 @@ impl Node {
         }
     }
 
-    fn history_from(&self, connection: &ClientConnection, from: u64) -> ClientReply {
+    fn history_from(&self, connection: &ClientConnection, from: u64, reply: ReplyHandle) {
         match self.principal(connection) {
             Some((_, rights)) if rights.auditor || rights.administrator => {}
-            Some(_) => return refused(Refusal::Denied, "the log is for auditors and administrators"),
-            None => return nobody(),
+            Some(_) => {
+                let text = "the log is for auditors and administrators";
+                return reply.send(&refused(Refusal::Denied, text));
+            }
+            None => return reply.send(&nobody()),
         }
-        match self.history.committed_from(from).try_into() {
-            Ok(batches) => ClientReply::History(batches),
-            Err(_) => refused(Refusal::Invalid, "too many heights"),
-        }
+        self.history.committed_from(from, move |batches| {
+            reply.send(&match batches.try_into() {
+                Ok(batches) => ClientReply::History(batches),
+                Err(_) => refused(Refusal::Invalid, "too many heights"),
+            });
+        });
     }
 
     fn status(&self) -> ReplicaStatus {

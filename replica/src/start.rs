@@ -126,7 +126,7 @@ fn assemble(
         executor,
         keeper,
         blocks,
-        history: History::new(archive, database),
+        history: History::start(archive, database).map_err(no_thread)?,
         peers: transport.peers.clone(),
         clients: Clients::default(),
         state,
