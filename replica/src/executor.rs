@@ -170,7 +170,7 @@ mod tests {
         let (deliver, outcomes) = channel();
         let mut executor =
             Executor::start(surroundings, move |outcome| deliver.send(outcome).unwrap()).unwrap();
-        let mut execute = |executor: &mut Executor| {
+        let execute = |executor: &mut Executor| {
             let proposal = Arc::new(proposal.clone());
             executor.execute(Job { height: 1, digest, parent: parent.clone(), proposal });
             outcomes.recv().unwrap()

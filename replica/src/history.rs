@@ -159,7 +159,7 @@ mod tests {
         let database = Arc::new(Database::open(&directory, &StateOptions::default()).unwrap());
         let history = History::start(log.archive(), database).unwrap();
         let (go_on, stalled) = channel::<()>();
-        history.ask(move |_| drop(stalled.recv()));
+        history.ask(move |_| stalled.recv().unwrap());
         // Many more than may wait; none of them holds this thread up.
         let (answer, answers) = channel();
         for height in 1..1000 {

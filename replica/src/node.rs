@@ -44,7 +44,6 @@ pub enum Internal {
 }
 
 /// What came from the network.
-#[expect(clippy::large_enum_variant, reason = "taken from one queue and handed on at once")]
 enum Arrived {
     OfPeer(PeerEvent),
     OfClient(ClientEvent),

@@ -214,8 +214,10 @@ impl PeerNetwork {
         if let Some(peer) = self.peer(peer) {
             let now = Instant::now();
             let mut paused = peer.paused();
-            let until = paused.unwrap_or(now).max(now) + time;
-            *paused = Some(until.min(now + PAUSE_MAX));
+            let until = paused.unwrap_or(now).max(now).checked_add(time);
+            // Neither is beyond what the clock can count.
+            let longest = now.checked_add(PAUSE_MAX);
+            *paused = until.zip(longest).map(|(until, longest)| until.min(longest));
         }
     }
 
