@@ -195,6 +195,13 @@ impl State {
         session.is_open().then_some(session.next)
     }
 
+    /// The key of a session's principal, also of one that has ended, as long as its row is there.
+    #[must_use]
+    pub fn session_key(&self, id: &SessionId) -> Option<PublicKey> {
+        let (_, session) = find_session(&self.view(), id).ok()??;
+        Some(session.key)
+    }
+
     /// The number of an open session.
     #[must_use]
     pub fn session_number(&self, id: &SessionId) -> Option<SessionNumber> {

@@ -3,22 +3,19 @@
 //! Invariant: tables hold only what a live connection asked for, bounded per connection, and lose all of it
 //! when the connection ends.
 
+use crate::waiting::Waiting;
 use quorate_crypto::{Certificate, Hash};
 use quorate_execution::Executed;
 use quorate_protocol::client::{ClientReply, Notice, Refusal};
 use quorate_protocol::query::ReadRequest;
 use quorate_protocol::{Height, Proposal, SessionId, Vote};
 use quorate_transport::{ClientConnection, ConnectionId, ReplyHandle};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Sessions whose COMMITs one connection may wait for.
 pub const SESSIONS_PER_CONNECTION_MAX: usize = 64;
-/// Reads that may wait for a height, over all clients.
-pub const WAITING_READS_MAX: usize = 4096;
-/// How long a read may wait for a height.
-pub const READ_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A read of a height that is not committed here yet.
 pub struct WaitingRead {
@@ -28,8 +25,6 @@ pub struct WaitingRead {
     pub request: ReadRequest,
     /// Where the answer goes.
     pub reply: ReplyHandle,
-    /// When it came.
-    pub since: Instant,
 }
 
 struct Route {
@@ -51,7 +46,7 @@ pub struct Clients {
     sessions: BTreeMap<ConnectionId, BTreeSet<SessionId>>,
     /// Envelopes of routed sessions in proposals that are not committed yet.
     proposed: BTreeMap<Hash, Proposed>,
-    waiting: VecDeque<WaitingRead>,
+    waiting: Waiting<WaitingRead>,
 }
 
 impl Clients {
@@ -76,7 +71,7 @@ impl Clients {
         for session in self.sessions.remove(&connection).unwrap_or_default() {
             self.routes.remove(&session);
         }
-        self.waiting.retain(|read| read.connection.id() != connection);
+        self.waiting.closed(connection);
     }
 
     /// Notes which sessions wait for a proposal.
@@ -148,31 +143,19 @@ impl Clients {
     }
 
     /// Lets a read wait for its height; refuses it when too many do.
-    pub fn wait(&mut self, read: WaitingRead) {
-        if self.waiting.len() >= WAITING_READS_MAX {
+    pub fn wait(&mut self, read: WaitingRead, now: Instant) {
+        let (connection, height) = (read.connection.id(), read.request.at_least);
+        if let Err(read) = self.waiting.push(connection, height, now, read) {
             read.reply.send(&refused(Refusal::Busy, "too many reads wait for a height"));
-        } else {
-            self.waiting.push_back(read);
         }
     }
 
     /// Takes out the reads that may be answered at `committed`; refuses those that waited too long.
-    pub fn ready(&mut self, committed: Height) -> Vec<WaitingRead> {
-        if self.waiting.is_empty() {
-            return Vec::new();
+    pub fn ready(&mut self, committed: Height, now: Instant) -> Vec<WaitingRead> {
+        let (ready, late) = self.waiting.take(committed, now, |read| read.reply.wanted());
+        for read in late {
+            read.reply.send(&refused(Refusal::Behind, "this replica has not reached that height"));
         }
-        let mut ready = Vec::new();
-        let mut still = VecDeque::with_capacity(self.waiting.len());
-        for read in self.waiting.drain(..) {
-            if read.request.at_least <= committed {
-                ready.push(read);
-            } else if read.since.elapsed() > READ_PATIENCE {
-                read.reply.send(&refused(Refusal::Behind, "this replica has not reached that height"));
-            } else {
-                still.push_back(read);
-            }
-        }
-        self.waiting = still;
         ready
     }
 }

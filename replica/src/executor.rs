@@ -1,12 +1,13 @@
 //! The execution thread: runs one proposal at a time on its parent's state, beside the voting loop.
 //!
 //! Invariant: it holds nothing between jobs; states are immutable, so the loop alone decides which one is
-//! committed. At most [`JOBS_MAX`] proposals wait, which consensus' window keeps far away.
+//! committed, and takes an outcome once for each proposal that it still wants. At most [`JOBS_MAX`] proposals
+//! wait, which consensus' window keeps far away.
 
 use quorate_crypto::{Hash, MemberSet, Verifier};
 use quorate_execution::{Environment, Executed, State, StaticFault};
 use quorate_protocol::{Height, Proposal};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -45,6 +46,8 @@ pub struct Executor {
     jobs: Option<SyncSender<Job>>,
     /// What waits, and whether it is still wanted.
     waiting: Arc<Waiting>,
+    /// Proposals whose outcome has not been taken and is still wanted.
+    expected: BTreeSet<Hash>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -83,7 +86,8 @@ impl Executor {
         let thread = std::thread::Builder::new()
             .name("execution".to_owned())
             .spawn(move || work(&surroundings, &waiting, &skip, deliver))?;
-        Ok(Self { surroundings: own, jobs: Some(jobs), waiting: marks, thread: Some(thread) })
+        let expected = BTreeSet::new();
+        Ok(Self { surroundings: own, jobs: Some(jobs), waiting: marks, expected, thread: Some(thread) })
     }
 
     /// Executes a small proposal on the caller's thread.
@@ -92,7 +96,8 @@ impl Executor {
     }
 
     /// Gives a proposal to the thread.
-    pub fn execute(&self, job: Job) {
+    pub fn execute(&mut self, job: Job) {
+        self.expected.insert(job.digest);
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(job.digest, true);
         if let Some(jobs) = &self.jobs {
             // Fails only when the thread has ended, which a panic in it reports on its own.
@@ -100,8 +105,15 @@ impl Executor {
         }
     }
 
-    /// Drops a proposal that still waits.
-    pub fn cancel(&self, digest: Hash) {
+    /// Whether an outcome that the thread delivers is still wanted; says so once. A proposal that was dropped
+    /// may have been at work, and one that was dropped and given again may be executed twice.
+    pub fn take(&mut self, digest: &Hash) -> bool {
+        self.expected.remove(digest)
+    }
+
+    /// Drops a proposal that still waits, or its outcome.
+    pub fn cancel(&mut self, digest: Hash) {
+        self.expected.remove(&digest);
         if let Some(wanted) = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&digest) {
             *wanted = false;
         }
@@ -130,4 +142,49 @@ fn run(surroundings: &Surroundings, job: Job) -> Outcome {
     let Job { height, digest, parent, proposal } = job;
     let executed = parent.execute(&surroundings.environment(), height, &proposal, digest).map(Arc::new);
     Outcome { height, digest, executed }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provision::{Plan, provision};
+    use quorate_crypto::{Bounded, Ed25519Verifier};
+    use quorate_protocol::genesis::Parameters;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn what_was_dropped_while_it_was_at_work_is_not_wanted() {
+        let place = tempfile::tempdir().unwrap();
+        let addresses = (1..=4).map(|port| format!("127.0.0.1:{port}")).collect();
+        let plan = Plan { addresses, parameters: Parameters::default(), owner: (0, 0) };
+        let cluster = provision(place.path(), &plan).unwrap();
+        let parent = State::genesis(cluster.genesis()).unwrap();
+        let time = parent.minimum_time();
+        let proposal = Proposal { parent: parent.header().proposal, time, envelopes: Bounded::new() };
+        let digest = proposal.digest(&cluster.cluster(), 0, 1);
+        let surroundings = Surroundings {
+            cluster: cluster.cluster(),
+            members: cluster.members().clone(),
+            verifier: Arc::new(Ed25519Verifier::new()),
+        };
+        let (deliver, outcomes) = channel();
+        let mut executor =
+            Executor::start(surroundings, move |outcome| deliver.send(outcome).unwrap()).unwrap();
+        let execute = |executor: &mut Executor| {
+            let proposal = Arc::new(proposal.clone());
+            executor.execute(Job { height: 1, digest, parent: parent.clone(), proposal });
+            outcomes.recv().unwrap()
+        };
+        assert!(execute(&mut executor).executed.is_ok());
+        assert!(executor.take(&digest));
+        assert!(!executor.take(&digest), "once");
+        // Delivered, and dropped before it is taken.
+        assert!(execute(&mut executor).executed.is_ok());
+        executor.cancel(digest);
+        assert!(!executor.take(&digest));
+        // Given again: the first of the two outcomes counts.
+        execute(&mut executor);
+        execute(&mut executor);
+        assert!(executor.take(&digest) && !executor.take(&digest));
+    }
 }

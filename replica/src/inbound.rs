@@ -51,19 +51,23 @@ impl Node {
         }
     }
 
-    /// An envelope of a client, or of a peer that forwards it.
-    pub(crate) fn on_envelope(&mut self, envelope: Envelope) {
+    /// An envelope of a client that a peer forwards.
+    fn on_envelope(&mut self, envelope: Envelope) {
+        if let Some(envelope) = self.verified_envelope(envelope) {
+            self.request(envelope);
+        }
+    }
+
+    /// An envelope that its key has signed and that a correct replica could execute.
+    pub(crate) fn verified_envelope(&mut self, envelope: Envelope) -> Option<Verified<Envelope>> {
         // What no correct replica would execute must not get into the pool, from where a leader proposes.
         if let Err(fault) = check_envelope(self.consensus.configuration().cluster(), &envelope) {
             self.refuse_envelope(&fault);
-            return;
+            return None;
         }
         let verified =
             door::verify_envelope(self.consensus.configuration(), self.verifier.as_ref(), envelope);
-        match verified {
-            Ok(envelope) => self.request(envelope),
-            Err(rejection) => self.refuse_envelope(&rejection),
-        }
+        verified.map_err(|rejection| self.refuse_envelope(&rejection)).ok()
     }
 
     fn refuse_envelope(&mut self, reason: &dyn std::fmt::Display) {
@@ -86,13 +90,14 @@ impl Node {
 
     /// Sends committed heights out of the log.
     pub(crate) fn serve_committed(&self, to: ReplicaIndex, from: Height) {
-        let batches = self.history.committed_from(from);
-        if batches.is_empty() {
-            return;
-        }
-        if let Ok(batches) = batches.try_into() {
-            self.peers.send(to, &PeerMessage::Committed(batches));
-        }
+        let peers = self.peers.clone();
+        self.history.committed_from(from, move |batches| {
+            if !batches.is_empty()
+                && let Ok(batches) = batches.try_into()
+            {
+                peers.send(to, &PeerMessage::Committed(batches));
+            }
+        });
     }
 }
 

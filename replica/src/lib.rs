@@ -20,6 +20,7 @@ pub mod provision;
 mod refusals;
 mod requests;
 mod start;
+mod waiting;
 
 pub use error::ReplicaError;
 pub use start::{ReplicaOptions, run_replica};

@@ -150,6 +150,7 @@ impl Node {
         if self.care_due <= now {
             self.care_due = now + CARE_INTERVAL;
             self.blocks.look_after(&self.state);
+            self.answer_waiting_reads();
         }
     }
 
@@ -195,7 +196,9 @@ impl Node {
     fn on_internal(&mut self, internal: Internal) {
         match internal {
             Internal::Durable(token) => self.on_durable(token),
-            Internal::Executed(outcome) => self.on_executed(outcome),
+            // Kept for nobody, it would stay for ever.
+            Internal::Executed(outcome) if self.executor.take(&outcome.digest) => self.on_executed(outcome),
+            Internal::Executed(_) => {}
         }
     }
 

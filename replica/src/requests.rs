@@ -1,7 +1,8 @@
 //! What clients ask.
 //!
 //! Invariant: a read is answered at a committed height with its certificate, or refused; whoever reads has
-//! proved a principal on this connection, and that principal may act as the credential it names (rule S6).
+//! proved a principal on this connection, and that principal may act as the credential it names (rule S6). What
+//! becomes of a session's operations is told to its own principal alone.
 
 use crate::blocks::StoreRequest;
 use crate::clients::{WaitingRead, refused};
@@ -9,7 +10,7 @@ use crate::node::Node;
 use quorate_consensus::{Input, door};
 use quorate_crypto::{Certificate, Hash, PublicKey};
 use quorate_execution::{Answer, Errno};
-use quorate_protocol::client::{ClientReply, ClientRequest, ReadAnswer, Refusal, ReplicaStatus};
+use quorate_protocol::client::{ClientReply, ClientRequest, Notice, ReadAnswer, Refusal, ReplicaStatus};
 use quorate_protocol::file::SegmentSource;
 use quorate_protocol::operation::PrincipalRights;
 use quorate_protocol::query::{Query, ReadRequest};
@@ -44,7 +45,7 @@ impl Node {
                 self.submit(connection, envelope, results);
                 reply.send(&ClientReply::Accepted);
             }
-            ClientRequest::Read(request) => self.read(connection.clone(), request, reply, Instant::now()),
+            ClientRequest::Read(request) => self.read(connection.clone(), request, reply),
             ClientRequest::Highest { known } => {
                 let index = self.consensus.read_index();
                 let certificate = if index.height > known { index.certificate } else { None };
@@ -53,7 +54,7 @@ impl Node {
             }
             ClientRequest::Await { certificate } => self.await_height(certificate, reply),
             ClientRequest::Results { session, first } => {
-                reply.send(&self.results(&session, first));
+                self.results(connection, &session, first, reply);
             }
             ClientRequest::PutBlocks { session, blocks } => {
                 self.put_blocks(connection, session, blocks.into_inner(), reply);
@@ -63,24 +64,36 @@ impl Node {
                 self.get_block(connection, &wish, reply);
             }
             ClientRequest::Status => reply.send(&ClientReply::Status(self.status())),
-            ClientRequest::History { from } => reply.send(&self.history_from(connection, from)),
+            ClientRequest::History { from } => self.history_from(connection, from, reply),
         }
     }
 
     fn submit(&mut self, connection: &ClientConnection, envelope: Envelope, results: bool) {
-        let (session, first) = (envelope.body.session, envelope.body.first);
+        let Some(envelope) = self.verified_envelope(envelope) else { return };
+        let body = &envelope.value().body;
+        let (session, first) = (body.session, body.first);
+        // Who only knows the identifier of a session gets nothing of it, and turns nothing away from others.
+        if connection.principal() != Some(body.key) || !self.may_follow(connection, &session) {
+            return self.request(envelope);
+        }
         if !self.clients.route(session, connection, results) {
             tracing::warn!(remote = %connection.remote(), "a client has too many sessions on one connection");
             return;
         }
-        if results
-            && let Some((height, index)) = self.state.session_executed(&session, first)
-            && let Some(found) = self.history.results(height, index)
-        {
-            connection.notify(&quorate_protocol::client::Notice::Results(found));
-            return;
+        if results && let Some((height, index)) = self.state.session_executed(&session, first) {
+            let connection = connection.clone();
+            return self.history.results(height, index, move |found| {
+                if let Some(found) = found {
+                    connection.notify(&Notice::Results(found));
+                }
+            });
         }
-        self.on_envelope(envelope);
+        self.request(envelope);
+    }
+
+    /// Whether a session is that of the connection's principal, or one that is to be registered.
+    fn may_follow(&self, connection: &ClientConnection, session: &SessionId) -> bool {
+        self.state.session_key(session).is_none_or(|key| connection.principal() == Some(key))
     }
 
     /// The principal that this connection has proved, if the cluster knows it.
@@ -89,15 +102,13 @@ impl Node {
         Some((key, self.state.principal_rights(&key)?))
     }
 
-    fn read(
-        &mut self,
-        connection: ClientConnection,
-        request: ReadRequest,
-        reply: ReplyHandle,
-        since: Instant,
-    ) {
+    fn read(&mut self, connection: ClientConnection, request: ReadRequest, reply: ReplyHandle) {
         if request.at_least > self.state.height() {
-            return self.clients.wait(WaitingRead { connection, request, reply, since });
+            if self.principal(&connection).is_none() {
+                // It may be so new that this replica has yet to hear of it: others are asked meanwhile.
+                return reply.send(&refused(Refusal::Behind, "no principal at this height"));
+            }
+            return self.clients.wait(WaitingRead { connection, request, reply }, Instant::now());
         }
         reply.send(&self.answer(&connection, &request));
     }
@@ -119,7 +130,7 @@ impl Node {
 
     /// Answers the reads whose height is here now.
     pub(crate) fn answer_waiting_reads(&mut self) {
-        for read in self.clients.ready(self.state.height()) {
+        for read in self.clients.ready(self.state.height(), Instant::now()) {
             read.reply.send(&self.answer(&read.connection, &read.request));
         }
     }
@@ -136,14 +147,19 @@ impl Node {
         }
     }
 
-    fn results(&self, session: &SessionId, first: u64) -> ClientReply {
-        let found = self
-            .state
-            .session_executed(session, first)
-            .and_then(|(height, index)| self.history.results(height, index));
-        match found {
-            Some(results) => ClientReply::Results(results),
-            None => refused(Refusal::NotFound, "no results of that envelope are known here"),
+    fn results(&self, connection: &ClientConnection, session: &SessionId, first: u64, reply: ReplyHandle) {
+        if !self.may_follow(connection, session) {
+            return reply.send(&refused(Refusal::Denied, "the session is another principal's"));
+        }
+        let answer = move |found| {
+            reply.send(&match found {
+                Some(results) => ClientReply::Results(results),
+                None => refused(Refusal::NotFound, "no results of that envelope are known here"),
+            });
+        };
+        match self.state.session_executed(session, first) {
+            Some((height, index)) => self.history.results(height, index, answer),
+            None => answer(None),
         }
     }
 
@@ -197,16 +213,21 @@ impl Node {
         }
     }
 
-    fn history_from(&self, connection: &ClientConnection, from: u64) -> ClientReply {
+    fn history_from(&self, connection: &ClientConnection, from: u64, reply: ReplyHandle) {
         match self.principal(connection) {
             Some((_, rights)) if rights.auditor || rights.administrator => {}
-            Some(_) => return refused(Refusal::Denied, "the log is for auditors and administrators"),
-            None => return nobody(),
+            Some(_) => {
+                let text = "the log is for auditors and administrators";
+                return reply.send(&refused(Refusal::Denied, text));
+            }
+            None => return reply.send(&nobody()),
         }
-        match self.history.committed_from(from).try_into() {
-            Ok(batches) => ClientReply::History(batches),
-            Err(_) => refused(Refusal::Invalid, "too many heights"),
-        }
+        self.history.committed_from(from, move |batches| {
+            reply.send(&match batches.try_into() {
+                Ok(batches) => ClientReply::History(batches),
+                Err(_) => refused(Refusal::Invalid, "too many heights"),
+            });
+        });
     }
 
     fn status(&self) -> ReplicaStatus {

@@ -1,7 +1,8 @@
 //! Starting and stopping a replica: directory, log, state, consensus, network, and the way back.
 //!
 //! Invariant: nothing is sent before the log was read to its end and the state reproduced every certified
-//! header (rule S10); SIGTERM and SIGINT stop in order, after leadership was handed over.
+//! header (rule S10); SIGTERM and SIGINT stop in order, after leadership was handed over, and at once while
+//! the log is still being read: then nothing has been said that would need an order.
 
 use crate::blocks::BlockKeeper;
 use crate::clients::Clients;
@@ -27,6 +28,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -54,26 +56,27 @@ pub fn run_replica(options: &ReplicaOptions) -> Result<(), ReplicaError> {
         .ok_or(ReplicaError::NotAMember(key_path))?;
     let directory =
         Directory::open(&options.directory, Identity { cluster: cluster.cluster(), replica: me })?;
-    let _pid = PidFile::write(&options.directory)?;
+    let pid = PidFile::write(&options.directory)?;
+    let ready = Arc::new(AtomicBool::new(false));
+    let stop = stop_on_signals(pid.0.clone(), Arc::clone(&ready))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|source| ReplicaError::Io { what: "no runtime", source })?;
-    runtime.block_on(serve(options, &cluster, &seed, me, &directory))
+    runtime.block_on(serve(options, (&cluster, &seed, me), &directory, (stop, &ready)))
 }
 
 async fn serve(
     options: &ReplicaOptions,
-    cluster: &ClusterFile,
-    seed: &NodeSeed,
-    me: ReplicaIndex,
+    (cluster, seed, me): (&ClusterFile, &NodeSeed, ReplicaIndex),
     directory: &Directory,
+    (stop, ready): (watch::Receiver<bool>, &AtomicBool),
 ) -> Result<(), ReplicaError> {
-    let stop = stop_on_signals()?;
     // The port first: a second process on it is found before anything is read.
     let transport = start_transport(options, cluster, seed, me)?;
     tracing::info!(replica = me, address = %transport.local_address(), "listening");
     let (mut node, mut sources) = assemble(cluster, seed, me, directory, transport, stop)?;
+    ready.store(true, Ordering::Release);
     tracing::info!(replica = me, height = node.consensus.committed_height(), "ready");
     node.run(&mut sources).await;
     drop(node);
@@ -126,7 +129,7 @@ fn assemble(
         executor,
         keeper,
         blocks,
-        history: History::new(archive, database),
+        history: History::start(archive, database).map_err(no_thread)?,
         peers: transport.peers.clone(),
         clients: Clients::default(),
         state,
@@ -221,21 +224,36 @@ fn resolve(cluster: &ClusterFile, me: ReplicaIndex) -> Result<SocketAddr, Replic
     found.ok_or(ReplicaError::Address(address))
 }
 
-/// A flag that becomes true at SIGTERM or SIGINT.
-fn stop_on_signals() -> Result<watch::Receiver<bool>, ReplicaError> {
+/// A flag that becomes true at SIGTERM or SIGINT. Before the replica is `ready` they end the process, as a
+/// crash would, which the start is made for: to read a long log takes minutes.
+fn stop_on_signals(pid_file: PathBuf, ready: Arc<AtomicBool>) -> Result<watch::Receiver<bool>, ReplicaError> {
     let failed = |source| ReplicaError::Io { what: "signals cannot be caught", source };
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    // Of its own, because the start keeps the other one busy.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let (mut terminate, mut interrupt) = {
+        let _within = runtime.enter();
+        let terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        (terminate, signal(SignalKind::interrupt()).map_err(failed)?)
+    };
     let (sender, receiver) = watch::channel(false);
-    tokio::spawn(async move {
+    let wait = async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+        if !ready.load(Ordering::Acquire) {
+            tracing::info!("stopped before it was ready");
+            let _ = std::fs::remove_file(pid_file);
+            std::process::exit(0);
+        }
         let _ = sender.send(true);
         // Kept: a closed channel would look like a second wish to stop.
         std::future::pending::<()>().await;
-    });
+    };
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || runtime.block_on(wait))
+        .map_err(failed)?;
     Ok(receiver)
 }
 

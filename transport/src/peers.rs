@@ -214,8 +214,10 @@ impl PeerNetwork {
         if let Some(peer) = self.peer(peer) {
             let now = Instant::now();
             let mut paused = peer.paused();
-            let until = paused.unwrap_or(now).max(now).checked_add(time).unwrap_or(now);
-            *paused = Some(now.checked_add(PAUSE_MAX).map_or(until, |longest| until.min(longest)));
+            let until = paused.unwrap_or(now).max(now).checked_add(time);
+            // Neither is beyond what the clock can count.
+            let longest = now.checked_add(PAUSE_MAX);
+            *paused = until.zip(longest).map(|(until, longest)| until.min(longest));
         }
     }
 
