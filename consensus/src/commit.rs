@@ -143,6 +143,7 @@ impl Replica {
         };
         let Execution::Done { advanced, wake_at } = execution else { return };
         self.staged.records.push(Record::Committed(certificate.clone()));
+        self.staged.since.get_or_insert(self.now);
         if rank(&certificate) >= self.claim_rank() {
             self.claim = Some(certificate.clone());
         }
@@ -155,7 +156,15 @@ impl Replica {
             certificate: Some(certificate.clone()),
             wake_at,
         };
-        self.effects.push(Effect::Committed { height, header, certificate, digest: *digest, proposal });
+        let token = self.staged_token();
+        self.effects.push(Effect::Committed {
+            token,
+            height,
+            header,
+            certificate,
+            digest: *digest,
+            proposal,
+        });
         self.after_commit(operations);
     }
 

@@ -108,10 +108,12 @@ pub enum Effect {
         proposal: Arc<Proposal>,
     },
     /// This height is final. Strictly ascending by one, each once per run; the state of `digest` becomes
-    /// the committed one. The persist of the height's [`Record::Committed`] comes just before: the driver
-    /// shows the result to clients at once, and writes the state database only after that persist is
-    /// synced, so that the state on disk is never ahead of the log.
+    /// the committed one. The driver shows the result to clients at once, and writes the state database only
+    /// when the persist of `token` is synced, so that the state on disk is never ahead of the log.
     Committed {
+        /// The persist that holds the height's [`Record::Committed`]: of this step, or a later one, because
+        /// nothing on the path waits for it.
+        token: Token,
         /// Height.
         height: Height,
         /// The header.

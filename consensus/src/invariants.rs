@@ -15,7 +15,9 @@ impl Replica {
     /// # Panics
     /// If an invariant does not hold.
     pub fn invariants(&self) {
-        assert!(self.effects.is_empty() && self.staged.records.is_empty(), "effects were handed out");
+        assert!(self.effects.is_empty() && self.staged.prepares.is_empty(), "effects were handed out");
+        assert!(self.staged.then.is_empty(), "what depends on records was handed out with them");
+        assert!(self.staged.records.is_empty() || self.staged.since.is_some(), "what waits has a timer");
         assert!(self.blocks.is_consistent(), "blocks are indexed by digest and header alike");
         assert!(self.pool.is_consistent(), "the pool's timers and counts match its envelopes");
         let committed = self.committed.height;

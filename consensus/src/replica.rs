@@ -2,7 +2,7 @@
 //!
 //! Invariant: a step first records its input, then lets every phase do what has become possible until
 //! nothing changes, and only then hands out its effects: at most one persist, which comes first, with
-//! everything that depends on it inside.
+//! everything that depends on it inside; then the PREPAREs, which depend on no record of their own (R2).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +26,8 @@ use crate::timers::Timers;
 /// Most rounds in which the phases of one step may make progress. Each round but the last moves a height
 /// or a view, so this is far beyond what a window of heights can need.
 const ROUNDS_MAX: usize = 4096;
+/// Records of committed heights that wait for the next persist, at most.
+const DEFERRED_RECORDS_MAX: usize = 16;
 
 /// The last committed height.
 #[derive(Clone, Debug)]
@@ -147,6 +149,24 @@ pub(crate) struct Staged {
     pub records: Vec<Record>,
     pub then: Vec<Dependent>,
     pub pending: Pending,
+    /// Own PREPAREs, which leave without a record.
+    pub prepares: Vec<Vote>,
+    /// Since when records wait on which nothing depends.
+    pub since: Option<Monotonic>,
+    /// Whether what waits goes to the disk in this step in any case.
+    pub flush: bool,
+}
+
+impl Staged {
+    /// Whether the records go to the disk in this step. A commit certificate can be had again from the
+    /// others, so its record waits for the next persist that something depends on.
+    pub(crate) fn is_due(&self) -> bool {
+        let deferrable = |record: &Record| matches!(record, Record::Committed(_));
+        self.flush
+            || !self.then.is_empty()
+            || self.records.len() > DEFERRED_RECORDS_MAX
+            || !self.records.iter().all(deferrable)
+    }
 }
 
 /// A glance at a replica, cheap to take.
@@ -240,7 +260,10 @@ impl Replica {
             Input::Persisted(token) => self.on_persisted(token),
             Input::Executed { height, digest, outcome } => self.on_executed(height, digest, outcome),
             Input::Tick => self.timers.fired(),
-            Input::Resign => self.hand_over(),
+            Input::Resign => {
+                self.hand_over();
+                self.staged.flush = true;
+            }
         }
         self.run();
         self.finish()
@@ -294,17 +317,28 @@ impl Replica {
 
     /// Hands out the effects of the step, the persist first.
     pub(crate) fn finish(&mut self) -> Vec<Effect> {
-        let staged = std::mem::take(&mut self.staged);
         let mut effects = Vec::new();
-        if !staged.records.is_empty() || !staged.then.is_empty() {
-            let token = Token(self.next_token);
-            self.next_token = self.next_token.saturating_add(1);
-            self.pending.insert(token, staged.pending);
-            let then = crate::vote::merge_votes(staged.then);
-            effects.push(Effect::Persist { token, records: staged.records, then });
+        let prepares = std::mem::take(&mut self.staged.prepares);
+        if self.staged.is_due() {
+            let staged = std::mem::take(&mut self.staged);
+            if !staged.records.is_empty() || !staged.then.is_empty() {
+                let token = self.staged_token();
+                self.next_token = self.next_token.saturating_add(1);
+                self.pending.insert(token, staged.pending);
+                let then = crate::vote::merge_votes(staged.then);
+                effects.push(Effect::Persist { token, records: staged.records, then });
+            }
+        }
+        for message in crate::vote::vote_messages(prepares) {
+            effects.push(Effect::Broadcast { message: Arc::new(message) });
         }
         effects.append(&mut self.effects);
         effects
+    }
+
+    /// The token of the persist that will hold what is staged now.
+    pub(crate) const fn staged_token(&self) -> Token {
+        Token(self.next_token)
     }
 
     fn on_persisted(&mut self, token: Token) {
@@ -342,6 +376,7 @@ impl Replica {
     pub(crate) fn halt(&mut self, reason: HaltReason) {
         if self.halted.is_none() {
             self.halted = Some(reason);
+            self.staged.flush = true;
             self.effects.push(Effect::Halt { reason });
         }
     }

@@ -18,6 +18,8 @@ const FORWARDS_MAX: usize = 16;
 const DOUBLINGS_MAX: u32 = 16;
 /// Nanoseconds by which a timer for batch time is set late, so that it finds the time reached.
 const TICK_SLACK: u64 = 1;
+/// Records of committed heights wait for another persist for this part of the retry time at most.
+const FLUSH_DIVISOR: u64 = 8;
 
 /// Instants that the timer depends on.
 #[derive(Clone, Debug, Default)]
@@ -97,6 +99,7 @@ impl Replica {
 
     /// Repeats what is due and sets the timer. Runs once, at the end of a step.
     pub(crate) fn run_timers(&mut self) {
+        self.staged.flush |= self.flush_at().is_some_and(|at| at <= self.now);
         if self.halted.is_some() {
             return;
         }
@@ -176,6 +179,12 @@ impl Replica {
         Some(self.now.plus(at.0.saturating_sub(self.wall.0).saturating_add(TICK_SLACK)))
     }
 
+    /// When records that wait for another persist go to the disk without one.
+    fn flush_at(&self) -> Option<Monotonic> {
+        let patience = self.configuration.timeouts().resend.checked_div(FLUSH_DIVISOR).unwrap_or(0);
+        self.staged.since.map(|since| since.plus(patience))
+    }
+
     fn set_timer(&mut self) {
         let view = if self.view.entered {
             let counts = matches!(self.suspicion, None | Some(Suspicion::Timeout));
@@ -191,6 +200,7 @@ impl Replica {
             self.catch_up_at(),
             self.forward_at(),
             self.tick_at(),
+            self.flush_at().filter(|_| !self.staged.is_due()),
         ]
         .into_iter()
         .flatten()

@@ -2,7 +2,8 @@
 //!
 //! Invariants: PREPAREs of a view start with its base and then rise by height, each on a parent that is the
 //! base, or PREPAREd here or certified in this view, or committed (rule R1); none is issued in a view that an
-//! earlier run entered (rule R2); own votes count once they are durable, like everybody's.
+//! earlier run entered, nor before the record of entering the view is synced, and therefore a PREPARE needs
+//! no record of its own (rule R2); an own COMMIT counts once it is durable.
 
 use std::sync::Arc;
 
@@ -148,7 +149,7 @@ impl Replica {
 
     /// Issues the PREPAREs that have become due: the base first, then height by height.
     pub(crate) fn prepare_next(&mut self) {
-        if !self.is_active() || self.view.mute || !self.view.settled {
+        if !self.is_active() || !self.view.durable || self.view.mute || !self.view.settled {
             return;
         }
         let (base, base_header) = self.view.base;
@@ -182,11 +183,10 @@ impl Replica {
         if !follows {
             return false;
         }
-        let (digest, header_hash) = (block.digest, *header_hash);
+        let header_hash = *header_hash;
         assert!(height > self.view.last_prepared, "PREPAREs of a view rise strictly");
         self.view.last_prepared = height;
         self.view.prepared.insert(height, header_hash);
-        self.log_block(&digest);
         self.issue(VoteKind::Prepare, height, header_hash);
         true
     }
@@ -204,7 +204,8 @@ impl Replica {
         certified.or_else(|| self.view.prepared.get(&parent).copied())
     }
 
-    /// Signs a vote of the current view and stages it behind its record.
+    /// Signs a vote of the current view. A COMMIT is staged behind its record; a PREPARE leaves and counts at
+    /// once, because this replica will not PREPARE again in a view that it has restarted in.
     pub(crate) fn issue(&mut self, kind: VoteKind, height: Height, header: Hash) -> Vote {
         assert!(self.is_active(), "votes are issued only in a view that was entered");
         let mut vote = Vote {
@@ -217,10 +218,18 @@ impl Replica {
             signature: Signature::ZERO,
         };
         vote.signature = self.signer.sign(&vote.statement(*self.configuration.cluster()));
-        self.staged.records.push(Record::Voted(vote.clone()));
-        self.staged.then.push(Dependent::Vote(vote.clone()));
-        self.staged.pending.votes.push(vote.clone());
         self.changed = true;
+        match kind {
+            VoteKind::Prepare => {
+                self.staged.prepares.push(vote.clone());
+                self.count_vote(vote.clone());
+            }
+            VoteKind::Commit => {
+                self.staged.records.push(Record::Voted(vote.clone()));
+                self.staged.then.push(Dependent::Vote(vote.clone()));
+                self.staged.pending.votes.push(vote.clone());
+            }
+        }
         vote
     }
 

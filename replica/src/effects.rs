@@ -5,7 +5,7 @@
 
 use crate::executor::{Job, Outcome};
 use crate::node::{Held, Node};
-use quorate_consensus::{Effect, ExecutedHeader, HaltReason, Input, StaticFault};
+use quorate_consensus::{Effect, ExecutedHeader, HaltReason, Input, StaticFault, Token};
 use quorate_crypto::{Certificate, Hash};
 use quorate_protocol::{Header, Height, PeerMessage, Proposal};
 use std::sync::Arc;
@@ -28,14 +28,13 @@ impl Node {
             Effect::Persist { token, records, then } => {
                 self.turn_records.extend(records);
                 self.turn_token = Some(token);
-                self.last_token = Some(token);
                 self.held.push_back(Held { token, then });
             }
             Effect::Execute { height, digest, parent, proposal } => {
                 self.execute(height, digest, parent, proposal);
             }
-            Effect::Committed { height, header, certificate, digest, proposal: _ } => {
-                self.committed(height, header, certificate, digest);
+            Effect::Committed { token, height, header, certificate, digest, proposal: _ } => {
+                self.committed(token, height, &header, certificate, digest);
             }
             Effect::Forget { digest } => {
                 self.executor.cancel(digest);
@@ -108,7 +107,14 @@ impl Node {
         self.inputs.push_back(Input::Executed { height, digest, outcome });
     }
 
-    fn committed(&mut self, height: Height, header: Header, certificate: Certificate, digest: Hash) {
+    fn committed(
+        &mut self,
+        token: Token,
+        height: Height,
+        header: &Header,
+        certificate: Certificate,
+        digest: Hash,
+    ) {
         let Some(executed) = self.speculative.remove(&digest) else {
             tracing::error!(height, "a committed proposal was never executed here");
             std::process::exit(crate::EXIT_DEFECT);
@@ -117,7 +123,7 @@ impl Node {
         self.state = executed.state.clone();
         self.certificate = Some(certificate.clone());
         self.blocks.committed(&executed);
-        self.keeper.committed(self.last_token, Arc::clone(&executed));
+        self.keeper.committed(token, Arc::clone(&executed));
         self.clients.committed(&digest, &executed, &certificate);
         self.history.committed(&executed, certificate);
         self.answer_waiting_reads();

@@ -23,7 +23,7 @@ use std::thread::JoinHandle;
 const SAVES_MAX: usize = 1024;
 
 struct Save {
-    token: Option<Token>,
+    token: Token,
     executed: Arc<Executed>,
 }
 
@@ -47,20 +47,13 @@ impl StateKeeper {
     }
 
     /// Takes a committed height; it is saved when the records up to `token` are durable.
-    pub fn committed(&mut self, token: Option<Token>, executed: Arc<Executed>) {
+    pub fn committed(&mut self, token: Token, executed: Arc<Executed>) {
         self.waiting.push_back(Save { token, executed });
-        if token.is_none() {
-            self.release(None);
-        }
     }
 
     /// The log is durable up to `token`.
     pub fn durable(&mut self, token: Token) {
-        self.release(Some(token));
-    }
-
-    fn release(&mut self, durable: Option<Token>) {
-        while self.waiting.front().is_some_and(|save| save.token <= durable) {
+        while self.waiting.front().is_some_and(|save| save.token <= token) {
             let Some(save) = self.waiting.pop_front() else { return };
             if let Some(saves) = &self.saves {
                 // Fails only when the thread has ended, and it ends the process before that.

@@ -62,8 +62,6 @@ pub struct Node {
     /// Records of this turn, not handed to the disk yet.
     pub(crate) turn_records: Vec<Record>,
     pub(crate) turn_token: Option<Token>,
-    /// The newest token that was asked for; a committed height waits for it before it is saved.
-    pub(crate) last_token: Option<Token>,
     /// Votes of this turn for all peers: one message carries them.
     pub(crate) turn_votes: Vec<Vote>,
     pub(crate) inputs: VecDeque<Input>,

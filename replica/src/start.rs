@@ -132,7 +132,6 @@ fn assemble(
         held: VecDeque::new(),
         turn_records: Vec::new(),
         turn_token: None,
-        last_token: None,
         turn_votes: Vec::new(),
         inputs: VecDeque::new(),
         timer: None,

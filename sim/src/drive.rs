@@ -101,7 +101,7 @@ impl World {
             Effect::Execute { height, digest, parent, proposal } => {
                 self.execute(index, height, digest, parent, &proposal)?
             }
-            Effect::Committed { height, header, certificate, digest, proposal } => {
+            Effect::Committed { height, header, certificate, digest, proposal, .. } => {
                 self.commit(index, height, Committed { header, certificate, digest, proposal })?;
             }
             Effect::Forget { digest } => {
@@ -274,8 +274,20 @@ impl World {
             self.queue.after(0, Event::Persisted(index, life, token));
             return Ok(true);
         }
+        let life = node.life;
+        let mutant = self.plan.mutant;
+        let (early, then) = then.into_iter().partition(|effect| is_early(mutant, effect));
         node.disk.append(records, Released { token, then });
         self.start_sync(index);
+        if mutant == Some(Mutant::PersistedEarly) {
+            self.queue.after(0, Event::Persisted(index, life, token));
+        }
+        let early: Vec<Effect> = early;
+        for effect in early {
+            if !self.carry_out_one(index, effect, inputs)? {
+                return Ok(false);
+            }
+        }
         Ok(true)
     }
 
@@ -297,8 +309,11 @@ impl World {
         if self.live(index, life).is_none() || self.defer(index, Event::Synced(index, life)) {
             return Ok(());
         }
-        let released = self.nodes[usize::from(index)].disk.sync_ended();
-        let durable = self.nodes[usize::from(index)].disk.synced() as u64;
+        let disk = &mut self.nodes[usize::from(index)].disk;
+        let before = disk.synced();
+        let released = disk.sync_ended();
+        self.oracle.synced(index, &disk.records()[before..disk.synced()]);
+        let durable = disk.synced() as u64;
         self.trace.note(self.queue.now(), 5, [u64::from(index), durable, 0, 0], || {
             format!("{index}: {durable} records synced")
         });
@@ -434,6 +449,20 @@ impl World {
                 broken("a correct replica's message passes the door", format!("{from} to {to}: {rejection}"))
             }
         }
+    }
+}
+
+/// Whether a mutant's driver does not wait for the sync with this.
+fn is_early(mutant: Option<Mutant>, effect: &Effect) -> bool {
+    let message = match effect {
+        Effect::Broadcast { message } => message.as_ref(),
+        Effect::NotifyClients { .. } => return mutant == Some(Mutant::CommitUnsynced),
+        _ => return false,
+    };
+    match mutant {
+        Some(Mutant::CommitUnsynced) => matches!(message, PeerMessage::Votes(_)),
+        Some(Mutant::ViewChangeUnsynced) => matches!(message, PeerMessage::ViewChange(_)),
+        _ => false,
     }
 }
 

@@ -11,6 +11,7 @@ pub mod client;
 mod describe;
 pub mod disk;
 mod drive;
+mod durable;
 pub mod fake;
 pub mod faults;
 pub mod ledger;

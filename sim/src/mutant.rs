@@ -18,6 +18,14 @@ pub enum Mutant {
     ViewsForgotten,
     /// After a restart prepare certificates are forgotten: claims shrink.
     ClaimsForgotten,
+    /// A COMMIT leaves before its prepare certificate and batches are synced.
+    CommitUnsynced,
+    /// A VIEW-CHANGE leaves before its record is synced.
+    ViewChangeUnsynced,
+    /// Consensus is told that records are synced before they are: it votes in a view that a crash may undo.
+    PersistedEarly,
+    /// After a restart the last prepare certificate is lost, though a COMMIT may rest on it: claims shrink.
+    ClaimLost,
     /// Two replicas execute differently at times: roots differ.
     ExecutionDiverges,
     /// Every replica executes an envelope again when it is ordered again (hazard CL1).
@@ -28,11 +36,15 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every mutant.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
         Self::SyncSkipped,
         Self::VotesForgotten,
         Self::ViewsForgotten,
         Self::ClaimsForgotten,
+        Self::CommitUnsynced,
+        Self::ViewChangeUnsynced,
+        Self::PersistedEarly,
+        Self::ClaimLost,
         Self::ExecutionDiverges,
         Self::DuplicatesExecuted,
         Self::ReadsCommittedOnly,
@@ -47,18 +59,24 @@ impl Mutant {
             _ => None,
         });
         let last = entered.max().unwrap_or(0);
-        let kept = |record: &Record| match self {
+        let prepared = |record: &Record| matches!(record, Record::Prepared(_));
+        let last_prepared = records.iter().rposition(prepared);
+        let kept = |(position, record): &(usize, Record)| match self {
             Self::VotesForgotten => last > 0 && !is_of_view(record, |view| view == last),
             Self::ViewsForgotten => {
                 !is_of_view(record, |view| view > 0) && !matches!(record, Record::ViewChange(_))
             }
-            Self::ClaimsForgotten => !matches!(record, Record::Prepared(_)),
+            Self::ClaimsForgotten => !prepared(record),
+            Self::ClaimLost => Some(*position) != last_prepared,
             Self::SyncSkipped
+            | Self::CommitUnsynced
+            | Self::ViewChangeUnsynced
+            | Self::PersistedEarly
             | Self::ExecutionDiverges
             | Self::DuplicatesExecuted
             | Self::ReadsCommittedOnly => true,
         };
-        records.into_iter().filter(kept).collect()
+        records.into_iter().enumerate().filter(kept).map(|(_, record)| record).collect()
     }
 }
 

@@ -6,9 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_crypto::{CertificateKind, Hash};
+use quorate_protocol::record::Record;
 use quorate_protocol::view_change::{Rank, ViewChangeBody};
 use quorate_protocol::{Epoch, Header, Height, PrePrepare, Proposal, ReplicaIndex, View, Vote, VoteKind};
 
+use crate::durable::Durable;
 use crate::ledger::Ledger;
 use crate::node::Finished;
 use crate::trace::short;
@@ -38,6 +40,8 @@ struct Statements {
     proposals: BTreeMap<(Epoch, View, Height), Hash>,
     claims: BTreeMap<(Epoch, View), Rank>,
     committed: Option<Height>,
+    /// What its disk cannot lose any more.
+    durable: Durable,
     /// Views in which it may not PREPARE or propose anything new, because it restarted in or after them.
     barred_below: View,
 }
@@ -131,6 +135,9 @@ impl Oracle {
             };
         }
         said.votes.insert(place, vote.header);
+        if let Some(missing) = said.durable.vote_lacks(vote) {
+            return broken("durable before a vote (R2)", format!("{} without {missing}", who()));
+        }
         let left = said.claims.range((vote.epoch, vote.view + 1)..).next();
         match vote.kind {
             VoteKind::Prepare => {
@@ -210,6 +217,9 @@ impl Oracle {
         let said = self.replicas.entry(body.replica).or_default();
         let who = || format!("replica {} to view {} claims {:?}", body.replica, body.view, body.rank);
         let place = (body.epoch, body.view);
+        if !said.durable.has_asked(body) {
+            return broken("durable before a VIEW-CHANGE (R2)", who());
+        }
         if let Some((_, rank)) = said.claims.range(..=place).next_back()
             && *rank > body.rank
         {
@@ -231,22 +241,28 @@ impl Oracle {
         Ok(())
     }
 
-    /// A replica restarted with this view as the highest that it durably entered, and with these own votes
-    /// in its log, which it may send whether or not it had sent them before.
-    pub fn restarted<'a>(
-        &mut self,
-        replica: ReplicaIndex,
-        entered: Option<View>,
-        votes: impl Iterator<Item = &'a Vote>,
-    ) {
+    /// A replica restarted with these records in its log: own votes among them it may send whether or not it
+    /// had sent them before, and in the views that it entered it may PREPARE nothing new.
+    pub fn restarted(&mut self, replica: ReplicaIndex, records: &[Record]) {
         let said = self.replicas.entry(replica).or_default();
         said.committed = None;
-        for vote in votes {
-            said.votes.entry((vote.kind, vote.epoch, vote.view, vote.height)).or_insert(vote.header);
+        for record in records {
+            said.durable.add(record);
+            match record {
+                Record::Voted(vote) => {
+                    let place = (vote.kind, vote.epoch, vote.view, vote.height);
+                    said.votes.entry(place).or_insert(vote.header);
+                }
+                Record::Entered { view, .. } => said.barred_below = said.barred_below.max(view + 1),
+                _ => {}
+            }
         }
-        if let Some(view) = entered {
-            said.barred_below = said.barred_below.max(view + 1);
-        }
+    }
+
+    /// Records of a replica were synced.
+    pub fn synced(&mut self, replica: ReplicaIndex, records: &[Record]) {
+        let said = self.replicas.entry(replica).or_default();
+        records.iter().for_each(|record| said.durable.add(record));
     }
 
     /// A replica executed a proposal: every replica gets the same header.

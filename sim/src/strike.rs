@@ -147,15 +147,7 @@ impl World {
         if self.plan.encoded {
             records = records.iter().map(through_bytes).collect::<Result<_, _>>()?;
         }
-        let entered = node.disk.records().iter().filter_map(|record| match record {
-            Record::Entered { view, .. } => Some(*view),
-            _ => None,
-        });
-        let voted = node.disk.records().iter().filter_map(|record| match record {
-            Record::Voted(vote) => Some(vote),
-            _ => None,
-        });
-        self.oracle.restarted(index, entered.max(), voted);
+        self.oracle.restarted(index, node.disk.records());
         let log = CommittedLog::read(&records);
         let configuration = self.configurations[usize::from(index)].clone();
         let signer = self.signers[usize::from(index)].clone();

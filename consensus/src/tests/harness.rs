@@ -78,7 +78,7 @@ pub struct Net {
     members: MemberSet,
     window: u64,
     verifier: KeyedHashVerifier,
-    votes: BTreeMap<(ReplicaIndex, View, Height, VoteKind), Hash>,
+    pub votes: BTreeMap<(ReplicaIndex, View, Height, VoteKind), Hash>,
 }
 
 fn seed(kind: u8, index: u8) -> NodeSeed {
@@ -253,7 +253,7 @@ impl Net {
                     assert!(self.node(i).states.contains_key(&parent), "the parent's state is there");
                     self.node(i).executions.push_back((height, digest, parent, proposal));
                 }
-                Effect::Committed { height, header, certificate, digest, proposal } => {
+                Effect::Committed { height, header, certificate, digest, proposal, .. } => {
                     self.committed(i, height, &header, &certificate, digest, &proposal);
                 }
                 Effect::Forget { digest } => {
@@ -326,37 +326,6 @@ impl Net {
         *self.sent.entry(kind_of(message)).or_default() += 1;
         if !(self.lose)(from, to, message) {
             self.wire.push_back((from, to, message.clone()));
-        }
-    }
-
-    /// No honest replica may contradict itself on the wire.
-    fn watch(&mut self, from: ReplicaIndex, message: &PeerMessage) {
-        match message {
-            PeerMessage::Votes(votes) => {
-                for vote in votes.iter().filter(|vote| vote.replica == from) {
-                    let key = (from, vote.view, vote.height, vote.kind);
-                    let first = *self.votes.entry(key).or_insert(vote.header);
-                    assert_eq!(first, vote.header, "two different votes of {from}: {vote:?}");
-                    let log = &self.nodes[usize::from(from)].log;
-                    let recorded =
-                        log.iter().position(|r| matches!(r, Record::Voted(known) if known == vote));
-                    let recorded = recorded.expect("a vote leaves after its record is synced");
-                    let left = log.iter().position(|record| {
-                        matches!(record, Record::ViewChange(known) if known.claim.body.view > vote.view)
-                    });
-                    assert!(left.is_none_or(|left| recorded < left), "{from} votes below its VIEW-CHANGE");
-                    let view = vote.view;
-                    let entered =
-                        |r: &Record| matches!(r, Record::Entered { view: known, .. } if *known == view);
-                    assert!(log.iter().take(recorded).any(entered), "{from} votes in a view not entered");
-                }
-            }
-            PeerMessage::ViewChange(message) if message.claim.body.replica == from => {
-                let node = &self.nodes[usize::from(from)];
-                let durable = |r: &Record| matches!(r, Record::ViewChange(known) if known == message);
-                assert!(node.log.iter().any(durable), "VIEW-CHANGE of {from} before its record");
-            }
-            _ => {}
         }
     }
 

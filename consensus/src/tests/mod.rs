@@ -19,3 +19,4 @@ mod normal;
 mod pool;
 mod restarts;
 mod view_changes;
+mod watch;

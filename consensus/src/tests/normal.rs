@@ -1,9 +1,10 @@
 //! The normal case: votes, certificates, pipelining, batches, null batches.
 
+use quorate_protocol::record::Record;
 use quorate_protocol::{PeerMessage, VoteKind};
 
 use super::harness::{MILLISECOND, Net, SECOND, State, kind_of};
-use crate::{Parameters, Timeouts};
+use crate::{Input, Parameters, Timeouts};
 
 #[test]
 fn an_idle_cluster_commits_nothing() {
@@ -83,23 +84,91 @@ fn a_sessions_envelopes_are_pipelined_in_order() {
 }
 
 #[test]
-fn pr1_votes_leave_only_after_their_records() {
-    // The harness checks each vote on the wire against the log; here nothing is synced at all.
+fn pr1_r2_a_commit_leaves_only_after_its_record_and_a_prepare_needs_none() {
+    // The harness checks each vote on the wire against the log; here nothing is synced but the view.
     let mut net = Net::new(4);
     (0..4).for_each(|i| net.node(i).hold_disk = true);
     let envelope = net.envelope(1, 0, 1, 0);
     net.request_all(&envelope);
     net.settle();
-    assert_eq!(net.sent.get("votes"), None);
     assert_eq!(net.sent.get("PRE-PREPARE"), Some(&3), "the leader waits neither for disk nor execution");
-    // With the first sync everywhere come the PREPAREs, with the second the COMMITs.
-    for _ in 0..4 {
-        for i in 0..4 {
-            net.sync(i);
-        }
-        net.settle();
+    for i in 0..4 {
+        assert_eq!(net.votes_sent(i, 0, VoteKind::Prepare), 1, "a PREPARE waits for no disk");
+        assert_eq!(net.votes_sent(i, 0, VoteKind::Commit), 0);
+        assert_eq!(net.node(i).unsynced.len(), 1, "batch, certificate and COMMIT share one persist");
+        let records = &net.node(i).unsynced[0].1;
+        assert!(matches!(&records[..], [Record::Proposed { .. }, Record::Prepared(_), Record::Voted(_)]));
     }
+    // With the one sync come the COMMITs.
+    for i in 0..4 {
+        net.sync(i);
+    }
+    net.settle();
     assert!(net.all_at(1));
+}
+
+#[test]
+fn r2_no_vote_leaves_before_the_view_is_durable() {
+    let mut net = Net::new(4);
+    (0..4).for_each(|i| net.node(i).hold_disk = true);
+    for i in 0..4 {
+        net.node(i).log.clear();
+        net.restart(i);
+    }
+    let envelope = net.envelope(1, 0, 1, 0);
+    net.request_all(&envelope);
+    net.settle();
+    // The leader alone has entered its view durably.
+    net.sync(0);
+    net.settle();
+    assert_eq!(net.sent.get("PRE-PREPARE"), Some(&3));
+    assert_eq!(net.votes_sent(0, 0, VoteKind::Prepare), 1);
+    assert!((1..4).all(|i| net.votes_sent(i, 0, VoteKind::Prepare) == 0));
+    (0..4).for_each(|i| net.node(i).hold_disk = false);
+    net.settle();
+    assert!(net.all_at(1));
+}
+
+#[test]
+fn r2_a_height_costs_each_replica_one_persist() {
+    for n in [4, 7] {
+        let mut net = Net::new(n);
+        let before: Vec<usize> = net.nodes.iter().map(|node| node.syncs).collect();
+        for first in 0..20 {
+            let envelope = net.envelope(1, first, 1, 0);
+            net.request_all(&envelope);
+            net.settle();
+        }
+        assert!(net.all_at(20));
+        let persists = |net: &Net| {
+            let pairs = net.nodes.iter().zip(&before);
+            pairs.map(|(node, before)| node.syncs - before).collect::<Vec<usize>>()
+        };
+        assert_eq!(persists(&net), vec![20; n], "what is committed is recorded with the next height");
+        // What the last height left over is written when nothing follows, and then there is silence.
+        net.advance(SECOND);
+        assert_eq!(persists(&net), vec![21; n]);
+        net.advance(10 * SECOND);
+        assert_eq!(persists(&net), vec![21; n]);
+        for i in 0..net.n() {
+            net.restart(i);
+            assert_eq!(net.height(i), 20);
+        }
+    }
+}
+
+#[test]
+fn an_orderly_stop_leaves_nothing_unwritten() {
+    let mut net = Net::new(4);
+    let envelope = net.envelope(1, 0, 1, 0);
+    net.request_all(&envelope);
+    net.settle();
+    for i in 0..4 {
+        net.step(i, Input::Resign);
+        net.sync(i);
+        let committed = |record: &Record| matches!(record, Record::Committed(_));
+        assert!(net.node(i).log.iter().any(committed));
+    }
 }
 
 #[test]

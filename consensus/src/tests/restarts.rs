@@ -6,11 +6,6 @@ use quorate_protocol::{PeerMessage, VoteKind};
 use super::harness::{MILLISECOND, Net, SECOND, kind_of};
 use crate::{Input, RecoveryError, Replica};
 
-fn prepares_of(net: &Net, i: u8, view: u64) -> usize {
-    let of_view = |record: &&Record| matches!(record, Record::Voted(vote) if vote.view == view && vote.kind == VoteKind::Prepare);
-    net.nodes[usize::from(i)].log.iter().filter(of_view).count()
-}
-
 #[test]
 fn vc16_a_crash_at_any_persist_point_is_survived() {
     // The leader of view 0 crashes for good in the middle of the load, and each of the others in turn at
@@ -80,7 +75,7 @@ fn r2_after_a_restart_no_prepare_in_the_same_view_but_commits() {
         net.settle();
     }
     assert!(net.all_at(3));
-    assert_eq!(prepares_of(&net, 3, 0), 0);
+    assert_eq!(net.votes_sent(3, 0, VoteKind::Prepare), 0);
     assert!(!net.replica(3).status().may_prepare);
     let commits = |record: &&Record| matches!(record, Record::Voted(vote) if vote.kind == VoteKind::Commit);
     assert!(net.nodes[3].log.iter().filter(commits).count() > 0, "it COMMITs on certificates of the others");
