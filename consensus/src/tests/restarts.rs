@@ -204,7 +204,9 @@ fn pr6_logs_that_contradict_themselves_are_refused() {
     let recover = |net: &Net, i: u8, log: Vec<Record>| {
         let signer = std::sync::Arc::new(net.signer(i));
         let wall = net.wall(i);
-        Replica::recover(net.configuration_of(i), signer, log, crate::Monotonic(0), wall).map(|_| ())
+        let verifier = net.verifiers[usize::from(i)].clone();
+        Replica::recover(net.configuration_of(i), signer, verifier, log, crate::Monotonic(0), wall)
+            .map(|_| ())
     };
     assert_eq!(recover(&net, 2, log.clone()), Ok(()));
     assert_eq!(recover(&net, 1, log.clone()), Err(RecoveryError::Foreign));
