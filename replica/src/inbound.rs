@@ -48,7 +48,8 @@ impl Node {
         }
         // A client's retry of what waits here costs no second check.
         let configuration = self.consensus.configuration();
-        let verified = door::verify_envelope(configuration, self.verifier.as_ref(), &self.consensus, envelope);
+        let verified =
+            door::verify_envelope(configuration, self.verifier.as_ref(), &self.consensus, envelope);
         match verified {
             Ok(envelope) => self.request(envelope),
             Err(rejection) => tracing::warn!(%rejection, "an envelope is refused"),
