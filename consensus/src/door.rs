@@ -1,8 +1,9 @@
 //! The door: what a peer or a client sends becomes [`Verified`] here, or is rejected.
 //!
 //! Invariant: a [`Verified`] message is of this epoch, respects the protocol's bounds, and every signature
-//! and certificate that a decision may rest on holds. Cheap checks come before costly ones, and nothing
-//! here changes any state (hazard AU6).
+//! and certificate that a decision may rest on holds, with one exception: a vote that the voter's own
+//! connection brought is believed to be the voter's, and its signature is checked when it counts (`tally`).
+//! Cheap checks come before costly ones, and nothing here changes any state (hazard AU6).
 
 use quorate_crypto::{Certificate, CertificateError, Hash, SignatureError, Verifier};
 use quorate_protocol::limits::{ENVELOPE_BYTES_MAX, OPERATIONS_PER_PROPOSAL_MAX, PROPOSAL_BYTES_MAX};
@@ -45,6 +46,11 @@ impl<T> Verified<T> {
 pub trait KnownEnvelopes {
     /// Whether an envelope with this digest and exactly this signature has been verified.
     fn is_known(&self, digest: &Hash, envelope: &Envelope) -> bool;
+
+    /// Whether exactly this certificate has been verified.
+    fn is_known_certificate(&self, _: &Certificate) -> bool {
+        false
+    }
 }
 
 /// Knows no envelope.
@@ -114,7 +120,7 @@ pub fn verify(
         return Err(Rejection::Sender(from));
     }
     let door = Door { configuration, verifier, known };
-    let digest = door.message(&message)?;
+    let digest = door.message(from, &message)?;
     Ok(Verified::new(message, digest))
 }
 
@@ -125,9 +131,10 @@ pub fn verify(
 pub fn verify_envelope(
     configuration: &Configuration,
     verifier: &dyn Verifier,
+    known: &dyn KnownEnvelopes,
     envelope: Envelope,
 ) -> Result<Verified<Envelope>, Rejection> {
-    let door = Door { configuration, verifier, known: &NoEnvelopes };
+    let door = Door { configuration, verifier, known };
     let digest = door.envelope(0, &envelope)?;
     Ok(Verified::new(envelope, digest))
 }
@@ -162,11 +169,11 @@ fn ensure(holds: bool, what: &'static str, rule: &'static str) -> Result<(), Rej
 
 impl Door<'_> {
     /// The digest that goes with the message.
-    fn message(&self, message: &PeerMessage) -> Result<Hash, Rejection> {
+    fn message(&self, from: ReplicaIndex, message: &PeerMessage) -> Result<Hash, Rejection> {
         match message {
             PeerMessage::PrePrepare(pre_prepare) => return self.pre_prepare(pre_prepare),
             PeerMessage::Forward(envelope) => return self.envelope(0, envelope),
-            PeerMessage::Votes(votes) => votes.iter().try_for_each(|vote| self.vote(vote))?,
+            PeerMessage::Votes(votes) => votes.iter().try_for_each(|vote| self.vote(from, vote))?,
             PeerMessage::Suspect(suspect) => self.epoch(suspect.epoch)?,
             PeerMessage::Resign(resign) => self.resign(resign)?,
             PeerMessage::ViewChange(view_change) => self.view_change(view_change)?,
@@ -204,13 +211,19 @@ impl Door<'_> {
     fn certificate(&self, certificate: &Certificate) -> Result<(), Rejection> {
         self.epoch(certificate.epoch)?;
         ensure(certificate.height > 0, "certificate", "genesis needs none")?;
+        if self.known.is_known_certificate(certificate) {
+            return Ok(());
+        }
         certificate.verify(self.configuration.cluster(), self.configuration.members(), self.verifier)?;
         Ok(())
     }
 
-    fn vote(&self, vote: &Vote) -> Result<(), Rejection> {
+    fn vote(&self, from: ReplicaIndex, vote: &Vote) -> Result<(), Rejection> {
         self.epoch(vote.epoch)?;
         ensure(vote.height > 0, "vote", "genesis is not voted on")?;
+        if vote.replica == from {
+            return Ok(());
+        }
         self.signature(vote.replica, &vote.statement(*self.configuration.cluster()), &vote.signature)
     }
 

@@ -157,4 +157,7 @@ pub enum Effect {
     },
     /// A replica contradicted itself.
     Evidence(Evidence),
+    /// The signature of this vote does not hold, and the voter's own connection brought it: the voter is
+    /// faulty, which others must be told on this replica's word alone. The vote is dropped (hazard A13).
+    Forged(Vote),
 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use quorate_crypto::{Hash, PublicKey};
+use quorate_crypto::{Certificate, Hash, PublicKey};
 use quorate_protocol::{BatchTime, Envelope, Proposal, SessionId};
 
 use crate::configuration::PoolBounds;
@@ -312,12 +312,12 @@ impl Pool {
         self.waiting.first().map(|(since, _)| *since)
     }
 
-    /// Admissible envelopes that wait since `until` or earlier and were not forwarded yet, at most `max`;
-    /// they count as forwarded from now on.
-    pub(crate) fn take_unforwarded(&mut self, until: Monotonic, max: usize) -> Vec<Envelope> {
+    /// Admissible envelopes that have waited for `patience` and were not forwarded yet, at most `max`; they
+    /// count as forwarded from now on.
+    pub(crate) fn take_unforwarded(&mut self, now: Monotonic, patience: u64, max: usize) -> Vec<Envelope> {
         let mut found = Vec::new();
         for (since, key) in self.waiting.iter().take(max) {
-            if *since > until {
+            if now.since(*since) < patience {
                 break;
             }
             let Some(session) = self.sessions.get_mut(key) else { continue };
@@ -360,6 +360,13 @@ impl KnownEnvelopes for Replica {
         self.pool.entry(envelope).is_some_and(|entry| {
             entry.envelope.digest() == *digest && entry.envelope.value().signature == envelope.signature
         })
+    }
+
+    fn is_known_certificate(&self, certificate: &Certificate) -> bool {
+        let height = &certificate.height;
+        let held = [self.claim.as_ref(), self.committed.certificate.as_ref(), self.view.base_certificate()];
+        let held = held.into_iter().chain([self.decided.get(height), self.view.certificates.get(height)]);
+        held.flatten().any(|known| known == certificate)
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use quorate_crypto::{Certificate, Hash, Signer};
+use quorate_crypto::{Certificate, Hash, Signer, Verifier};
 use quorate_protocol::peer::Batch;
 use quorate_protocol::record::Record;
 use quorate_protocol::view_change::{NewView, Rank, Suspicion, ViewChange};
@@ -23,7 +23,7 @@ use crate::fetch::Fetches;
 use crate::input::Monotonic;
 use crate::pool::Pool;
 use crate::replica::{Replica, Staged, Tip, ViewState};
-use crate::tally::{Added, VoteTable};
+use crate::tally::{Added, Standing, VoteTable};
 use crate::timers::Timers;
 
 /// A log that a replica must not vote on. The fault of the disk or of whoever put the log there.
@@ -149,9 +149,9 @@ impl<'a> Replay<'a> {
         if self.entered.is_none_or(|entered| entered < view) {
             return Err(RecoveryError::Order("a vote in a view that was not entered"));
         }
-        match self.votes.add(vote) {
+        match self.votes.add(vote, Standing::Valid, &|_| true) {
             Added::Conflict(_) => Err(RecoveryError::Contradiction { view, height }),
-            Added::New | Added::Ignored => Ok(()),
+            Added::New | Added::Ignored | Added::Forged(_) => Ok(()),
         }
     }
 
@@ -260,6 +260,7 @@ impl Replica {
     pub fn recover(
         configuration: Configuration,
         signer: Arc<dyn Signer>,
+        verifier: Arc<dyn Verifier>,
         records: impl IntoIterator<Item = Record>,
         now: Monotonic,
         wall: BatchTime,
@@ -289,6 +290,7 @@ impl Replica {
         let mut replica = Self {
             configuration,
             signer,
+            verifier,
             now,
             wall,
             effects: Vec::new(),

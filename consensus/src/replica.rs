@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use quorate_crypto::{Certificate, Hash, Signer};
+use quorate_crypto::{Certificate, Hash, Signer, Verifier};
 use quorate_protocol::record::Record;
 use quorate_protocol::view_change::{NewView, Rank, Resign, Suspect, Suspicion, ViewChange};
 use quorate_protocol::{BatchTime, Epoch, Header, Height, PeerMessage, PrePrepare, ReplicaIndex, View, Vote};
@@ -20,7 +20,7 @@ use crate::effect::{Effect, Evidence, HaltReason, Token};
 use crate::fetch::Fetches;
 use crate::input::{Input, Monotonic};
 use crate::pool::Pool;
-use crate::tally::VoteTable;
+use crate::tally::{Standing, VoteTable};
 use crate::timers::Timers;
 
 /// Most rounds in which the phases of one step may make progress. Each round but the last moves a height
@@ -198,6 +198,7 @@ pub struct Status {
 pub struct Replica {
     pub(crate) configuration: Configuration,
     pub(crate) signer: Arc<dyn Signer>,
+    pub(crate) verifier: Arc<dyn Verifier>,
     pub(crate) now: Monotonic,
     pub(crate) wall: BatchTime,
     pub(crate) effects: Vec<Effect>,
@@ -349,7 +350,7 @@ impl Replica {
             }
             let Pending { votes, view_change, entered } = entry.remove();
             for vote in votes {
-                self.count_vote(vote);
+                self.count_vote(vote, Standing::Valid);
             }
             // An own claim takes part in the view change only while that view is still wanted.
             if let Some(view_change) = view_change

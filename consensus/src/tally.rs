@@ -2,7 +2,9 @@
 //!
 //! Invariant: a replica has at most one vote per (view, height, kind), the first one seen (hazard AU9);
 //! votes are counted by (view, height, kind, header hash) only, never across views (Fork C). Each replica's
-//! share of the table is bounded, so none can crowd out another's.
+//! share of the table is bounded, so none can crowd out another's. A signature is checked when its vote would
+//! be part of a quorum, or contradicts another, and never twice; what leaves the table was checked. One that
+//! does not hold closes its place, so that a liar costs one check per place at most (hazard A13).
 
 use std::collections::BTreeMap;
 
@@ -15,12 +17,25 @@ pub(crate) const VIEWS_PER_REPLICA_MAX: usize = 4;
 /// What came of adding a vote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Added {
-    /// It counts.
+    /// It may count.
     New,
     /// It was there already, or there is no room for its view, or its contradiction was reported before.
     Ignored,
-    /// It contradicts this one, which stays; said once per view, height and kind.
+    /// It contradicts this one, which stays; said once per view, height and kind. Both signatures hold.
     Conflict(Vote),
+    /// Its signature, or that of the vote before it, does not hold.
+    Forged(Vote),
+}
+
+/// What is known of a vote's signature.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Nothing. Its connection vouches for its sender, so nobody else can have put it here.
+    Unchecked,
+    /// It holds.
+    Valid,
+    /// It does not hold.
+    Bad,
 }
 
 /// The votes of one replica at one (view, height, kind).
@@ -28,6 +43,31 @@ pub(crate) enum Added {
 struct Ballot {
     vote: Vote,
     contradicted: bool,
+    standing: Standing,
+}
+
+impl Ballot {
+    /// Whether this vote can change nothing here.
+    fn is_closed_to(&self, vote: &Vote) -> bool {
+        self.vote.header == vote.header || self.contradicted || self.standing == Standing::Bad
+    }
+
+    /// Whether its signature holds; checks it if that is not known.
+    fn holds(&mut self, check: &dyn Fn(&Vote) -> bool) -> bool {
+        if self.standing == Standing::Unchecked {
+            self.standing = if check(&self.vote) { Standing::Valid } else { Standing::Bad };
+        }
+        self.standing == Standing::Valid
+    }
+}
+
+/// A quorum of one table, and who pretended to be part of it.
+#[derive(Debug, Default)]
+pub(crate) struct Tallied {
+    /// Header hash and a quorum of signatures that hold, ascending by replica.
+    pub quorum: Option<(Hash, Vec<(ReplicaIndex, Signature)>)>,
+    /// Votes whose signatures were found not to hold.
+    pub forged: Vec<Vote>,
 }
 
 type Ballots = BTreeMap<(Height, VoteKind), Ballot>;
@@ -39,8 +79,8 @@ pub(crate) struct VoteTable {
 }
 
 impl VoteTable {
-    /// Adds a vote whose signature holds.
-    pub(crate) fn add(&mut self, vote: Vote) -> Added {
+    /// Adds a vote of which the standing is known or not; `check` says whether a signature holds.
+    pub(crate) fn add(&mut self, vote: Vote, standing: Standing, check: &dyn Fn(&Vote) -> bool) -> Added {
         let views = self.by_replica.entry(vote.replica).or_default();
         if !views.contains_key(&vote.view) && views.len() >= VIEWS_PER_REPLICA_MAX {
             match views.first_entry() {
@@ -51,12 +91,19 @@ impl VoteTable {
         let ballots = views.entry(vote.view).or_default();
         match ballots.get_mut(&(vote.height, vote.kind)) {
             None => {
-                ballots.insert((vote.height, vote.kind), Ballot { vote, contradicted: false });
+                ballots.insert((vote.height, vote.kind), Ballot { vote, contradicted: false, standing });
                 Added::New
             }
-            Some(ballot) if ballot.vote.header == vote.header || ballot.contradicted => Added::Ignored,
+            Some(ballot) if ballot.is_closed_to(&vote) => Added::Ignored,
             Some(ballot) => {
+                // Whatever comes of it, this place costs no further check.
                 ballot.contradicted = true;
+                if !ballot.holds(check) {
+                    return Added::Forged(ballot.vote.clone());
+                }
+                if standing == Standing::Unchecked && !check(&vote) {
+                    return Added::Forged(vote);
+                }
                 Added::Conflict(ballot.vote.clone())
             }
         }
@@ -69,28 +116,48 @@ impl VoteTable {
             return views.len() < VIEWS_PER_REPLICA_MAX
                 || views.first_key_value().is_some_and(|(lowest, _)| *lowest < vote.view);
         };
-        ballots
-            .get(&(vote.height, vote.kind))
-            .is_none_or(|ballot| ballot.vote.header != vote.header && !ballot.contradicted)
+        ballots.get(&(vote.height, vote.kind)).is_none_or(|ballot| !ballot.is_closed_to(vote))
     }
 
-    /// The header hash that at least `quorum` replicas voted for, with their signatures. With Q being a
-    /// majority there is at most one.
+    /// The header hash that `quorum` replicas voted for, with as many signatures, each of which holds; those
+    /// known to hold first, then by index. With Q being a majority there is at most one. No signature is
+    /// checked unless enough votes are there to make a quorum.
     pub(crate) fn quorum(
-        &self,
-        kind: VoteKind,
-        view: View,
-        height: Height,
+        &mut self,
+        (kind, view, height): (VoteKind, View, Height),
         quorum: usize,
-    ) -> Option<(Hash, Vec<(ReplicaIndex, Signature)>)> {
-        let mut by_header: BTreeMap<Hash, Vec<(ReplicaIndex, Signature)>> = BTreeMap::new();
-        for (replica, views) in &self.by_replica {
-            let ballot = views.get(&view).and_then(|ballots| ballots.get(&(height, kind)));
-            if let Some(Ballot { vote, .. }) = ballot {
-                by_header.entry(vote.header).or_default().push((*replica, vote.signature));
+        check: &dyn Fn(&Vote) -> bool,
+    ) -> Tallied {
+        let mut by_header: BTreeMap<Hash, Vec<(bool, ReplicaIndex, &mut Ballot)>> = BTreeMap::new();
+        for (replica, views) in &mut self.by_replica {
+            let ballot = views.get_mut(&view).and_then(|ballots| ballots.get_mut(&(height, kind)));
+            if let Some(ballot) = ballot.filter(|ballot| ballot.standing != Standing::Bad) {
+                let unknown = ballot.standing == Standing::Unchecked;
+                by_header.entry(ballot.vote.header).or_default().push((unknown, *replica, ballot));
             }
         }
-        by_header.into_iter().find(|(_, votes)| votes.len() >= quorum)
+        let mut forged = Vec::new();
+        for (header, mut ballots) in by_header {
+            ballots.sort_by_key(|(unknown, replica, _)| (*unknown, *replica));
+            let mut left = ballots.len();
+            let mut votes = Vec::new();
+            for (_, replica, ballot) in ballots {
+                if votes.len() >= quorum || left < quorum {
+                    break;
+                }
+                if ballot.holds(check) {
+                    votes.push((replica, ballot.vote.signature));
+                } else {
+                    left = left.saturating_sub(1);
+                    forged.push(ballot.vote.clone());
+                }
+            }
+            if votes.len() >= quorum {
+                votes.sort_by_key(|(replica, _)| *replica);
+                return Tallied { quorum: Some((header, votes)), forged };
+            }
+        }
+        Tallied { quorum: None, forged }
     }
 
     /// Heights of a view at which anybody cast a vote of this kind, ascending.

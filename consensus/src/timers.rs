@@ -156,9 +156,8 @@ impl Replica {
             return;
         }
         let patience = self.configuration.timeouts().request / 2;
-        let until = Monotonic(self.now.0.saturating_sub(patience));
         let leader = self.leader();
-        for envelope in self.pool.take_unforwarded(until, FORWARDS_MAX) {
+        for envelope in self.pool.take_unforwarded(self.now, patience, FORWARDS_MAX) {
             self.send(leader, PeerMessage::Forward(envelope));
         }
     }

@@ -7,18 +7,19 @@
 
 use std::sync::Arc;
 
-use quorate_crypto::{Certificate, CertificateKind, Hash, Signature};
+use quorate_crypto::{Certificate, CertificateKind, Hash, Signature, Verifier};
 use quorate_protocol::limits::VOTES_PER_MESSAGE_MAX;
 use quorate_protocol::record::Record;
 use quorate_protocol::{Height, PeerMessage, ReplicaIndex, View, Vote, VoteKind};
 
+use crate::configuration::Configuration;
 use crate::effect::{Effect, Evidence};
 use crate::replica::{Dependent, Replica};
-use crate::tally::Added;
+use crate::tally::{Added, Standing, Tallied};
 
 impl Replica {
-    /// Whether verifying this message could be worth its cost; what could not is dropped, vote by vote,
-    /// before any signature is looked at. Changes nothing and decides nothing.
+    /// Whether this message could be worth its cost; what could not is dropped, vote by vote, before any
+    /// signature is looked at. Changes nothing and decides nothing.
     #[must_use]
     pub fn screen(&self, message: PeerMessage) -> Option<PeerMessage> {
         match message {
@@ -61,10 +62,14 @@ impl Replica {
             let announcement = self.announcement();
             self.send(from, announcement);
         }
-        votes.into_iter().for_each(|vote| self.on_vote(vote));
+        for vote in votes {
+            // The door has checked what others than the voter brought.
+            let standing = if vote.replica == from { Standing::Unchecked } else { Standing::Valid };
+            self.on_vote(vote, standing);
+        }
     }
 
-    fn on_vote(&mut self, vote: Vote) {
+    fn on_vote(&mut self, vote: Vote, standing: Standing) {
         if vote.replica == self.configuration.me() || vote.epoch != self.configuration.epoch() {
             return;
         }
@@ -72,19 +77,22 @@ impl Replica {
         let committed = vote.height.saturating_sub(self.configuration.window());
         self.hear(vote.replica, committed);
         if vote.height <= self.horizon() {
-            self.count_vote(vote);
+            self.count_vote(vote, standing);
         }
     }
 
     /// Adds a vote to the table and sees whether it completes a certificate.
-    pub(crate) fn count_vote(&mut self, vote: Vote) {
+    pub(crate) fn count_vote(&mut self, vote: Vote, standing: Standing) {
         if vote.height <= self.committed.height {
             return;
         }
         let (kind, view, height) = (vote.kind, vote.view, vote.height);
-        match self.votes.add(vote.clone()) {
+        let added =
+            self.votes.add(vote.clone(), standing, &holds(&self.configuration, self.verifier.as_ref()));
+        match added {
             Added::New => self.try_certificate(kind, view, height),
             Added::Ignored => {}
+            Added::Forged(forged) => self.effects.push(Effect::Forged(forged)),
             Added::Conflict(first) => self.report(Evidence::ConflictingVotes { first, second: vote }),
         }
     }
@@ -101,7 +109,11 @@ impl Replica {
             return;
         }
         let quorum = self.configuration.quorum();
-        if let Some((header, votes)) = self.votes.quorum(kind, view, height, quorum) {
+        let place = (kind, view, height);
+        let tallied = self.votes.quorum(place, quorum, &holds(&self.configuration, self.verifier.as_ref()));
+        let Tallied { quorum, forged } = tallied;
+        self.effects.extend(forged.into_iter().map(Effect::Forged));
+        if let Some((header, votes)) = quorum {
             let certificate = self.assemble(kind.certificate_kind(), view, height, header, votes);
             if let Some(certificate) = certificate {
                 self.learn(certificate);
@@ -222,7 +234,7 @@ impl Replica {
         match kind {
             VoteKind::Prepare => {
                 self.staged.prepares.push(vote.clone());
-                self.count_vote(vote.clone());
+                self.count_vote(vote.clone(), Standing::Valid);
             }
             VoteKind::Commit => {
                 self.staged.records.push(Record::Voted(vote.clone()));
@@ -254,6 +266,15 @@ impl Replica {
             .filter(|vote| vote.kind == VoteKind::Commit || current(vote))
             .cloned()
             .collect()
+    }
+}
+
+/// Says whether the signature of a vote holds.
+fn holds<'a>(configuration: &'a Configuration, verifier: &'a dyn Verifier) -> impl Fn(&Vote) -> bool + 'a {
+    |vote| {
+        let statement = vote.statement(*configuration.cluster());
+        let member = configuration.members().get(vote.replica);
+        member.is_some_and(|member| verifier.verify(&member.consensus, &statement, &vote.signature).is_ok())
     }
 }
 

@@ -19,14 +19,14 @@ pub enum Record {
         /// View.
         view: View,
     },
-    /// A proposal that this replica is about to PREPARE, or that it fetched below a certificate.
+    /// A proposal that lies at or below a certificate that follows.
     Proposed {
         /// Height.
         height: Height,
         /// The batch.
         batch: Batch,
     },
-    /// A vote of this replica that is about to leave.
+    /// A COMMIT of this replica that is about to leave; a PREPARE in logs of earlier builds.
     Voted(Vote),
     /// A prepare certificate, before a COMMIT that rests on it, or as a claim.
     Prepared(Certificate),

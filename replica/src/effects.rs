@@ -52,6 +52,9 @@ impl Node {
             Effect::Evidence(evidence) => {
                 tracing::error!(?evidence, "a replica contradicted itself: it is faulty");
             }
+            Effect::Forged(vote) => {
+                tracing::error!(?vote, "a replica sent a vote whose signature does not hold: it is faulty");
+            }
         }
     }
 

@@ -65,8 +65,10 @@ impl Node {
             self.refuse_envelope(&fault);
             return None;
         }
+        // A client's retry of what waits here costs no second check.
+        let configuration = self.consensus.configuration();
         let verified =
-            door::verify_envelope(self.consensus.configuration(), self.verifier.as_ref(), envelope);
+            door::verify_envelope(configuration, self.verifier.as_ref(), &self.consensus, envelope);
         verified.map_err(|rejection| self.refuse_envelope(&rejection)).ok()
     }
 

@@ -104,7 +104,7 @@ fn assemble(
     let log = Log::open(directory, LogOptions::default())?;
     let archive = log.archive();
     let (state, database) = recover_state(directory, cluster.genesis(), &archive, &surroundings)?;
-    let (consensus, effects) = recover_consensus(cluster, seed, me, &log, &state)?;
+    let (consensus, effects) = recover_consensus(cluster, seed, me, Arc::clone(&verifier), &log, &state)?;
     let (sender, internal) = mpsc::channel(INTERNAL_MAX);
     let deliver = |sender: &mpsc::Sender<Internal>| {
         let sender = sender.clone();
@@ -155,6 +155,7 @@ fn recover_consensus(
     cluster: &ClusterFile,
     seed: &NodeSeed,
     me: ReplicaIndex,
+    verifier: Arc<Ed25519Verifier>,
     log: &Log,
     state: &State,
 ) -> Result<(Replica, Vec<quorate_consensus::Effect>), ReplicaError> {
@@ -178,7 +179,8 @@ fn recover_consensus(
             None
         }
     });
-    let recovered = Replica::recover(configuration, signer, records, Monotonic(0), crate::provision::now());
+    let (now, wall) = (Monotonic(0), crate::provision::now());
+    let recovered = Replica::recover(configuration, signer, verifier, records, now, wall);
     if let Some(error) = damage {
         return Err(error.into());
     }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use quorate_crypto::{Bounded, Hash, Signer};
+use quorate_crypto::{Bounded, Hash, Signature, Signer};
 use quorate_execution::Environment;
 use quorate_protocol::view_change::{Rank, SignedClaim, ViewChange, ViewChangeBody};
 use quorate_protocol::{Height, PeerMessage, PrePrepare, Proposal, ReplicaIndex, View, Vote, VoteKind};
@@ -34,19 +34,22 @@ pub enum Behaviour {
     ClaimingNothing,
     /// Makes small changes to what it signs.
     Mutating,
+    /// Signs its votes to some wrongly (hazard A13).
+    Forging(u64),
 }
 
 impl Behaviour {
     /// One of them, for a cluster of `n`.
     pub fn draw(random: &mut Random, n: usize) -> Self {
         let mask = random.between(1, (1 << n) - 2);
-        match random.below(6) {
+        match random.below(7) {
             0 => Self::Withholding(mask),
             1 => Self::Equivocating(mask),
             2 => Self::Echoing,
             3 => Self::Forgetting,
             4 => Self::ClaimingNothing,
-            _ => Self::Mutating,
+            5 => Self::Mutating,
+            _ => Self::Forging(mask),
         }
     }
 }
@@ -99,10 +102,23 @@ impl World {
             Behaviour::Mutating if self.byzantine_random.chance(MUTATION) => {
                 Some(self.mutated(from, message))
             }
-            Behaviour::Equivocating(_) | Behaviour::Mutating | Behaviour::Echoing | Behaviour::Forgetting => {
-                Some(message.clone())
-            }
+            Behaviour::Forging(mask) if marked(mask) => Some(Self::forged(from, message)),
+            Behaviour::Equivocating(_)
+            | Behaviour::Forging(_)
+            | Behaviour::Mutating
+            | Behaviour::Echoing
+            | Behaviour::Forgetting => Some(message.clone()),
         }
+    }
+
+    /// Its own votes under signatures that do not hold.
+    fn forged(from: ReplicaIndex, message: &Arc<PeerMessage>) -> Arc<PeerMessage> {
+        let PeerMessage::Votes(votes) = message.as_ref() else { return message.clone() };
+        let bent = votes.iter().map(|vote| {
+            let own = vote.replica == from;
+            Vote { signature: if own { Signature::ZERO } else { vote.signature }, ..vote.clone() }
+        });
+        Arc::new(PeerMessage::Votes(Bounded::try_collect(bent).unwrap_or_default()))
     }
 
     fn signer(&self, index: ReplicaIndex) -> Arc<dyn Signer> {

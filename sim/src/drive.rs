@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use quorate_consensus::{Effect, Evidence, Input, NoEnvelopes, door};
+use quorate_consensus::{Effect, Evidence, Input, door};
 use quorate_crypto::{decode, encode};
 use quorate_execution::Environment;
 use quorate_protocol::view_change::Suspicion;
@@ -133,12 +133,20 @@ impl World {
                 memory.timer += 1;
                 self.queue.push(due, Event::Timer(index, node.life, memory.timer));
             }
-            Effect::Halt { .. } | Effect::Evidence(_) if self.behaviour(index).is_some() => {}
+            Effect::Halt { .. } | Effect::Evidence(_) | Effect::Forged(_)
+                if self.behaviour(index).is_some() => {}
             Effect::Halt { reason } => {
                 return broken("a correct replica goes on", format!("replica {index}: {reason}"))
                     .map(|()| false);
             }
             Effect::Evidence(evidence) => self.evidence(&evidence)?,
+            Effect::Forged(vote) => {
+                self.marks.hit(Mark::Forged);
+                if self.behaviour(vote.replica).is_none() {
+                    return broken("a correct replica's votes are signed", format!("{vote:?}"))
+                        .map(|()| false);
+                }
+            }
         }
         Ok(true)
     }
@@ -193,7 +201,9 @@ impl World {
     fn observe(&mut self, from: ReplicaIndex, message: &PeerMessage) -> Verdict {
         match message {
             PeerMessage::Votes(votes) => {
-                for vote in votes.iter().filter(|vote| vote.replica == from) {
+                // What is not signed is nobody's vote.
+                let forged = |vote: &Vote| vote.signature == quorate_crypto::Signature::ZERO;
+                for vote in votes.iter().filter(|vote| vote.replica == from && !forged(vote)) {
                     self.oracle.vote_sent(vote)?;
                 }
             }
@@ -439,7 +449,9 @@ impl World {
             return self.submitted(to, &envelope);
         }
         let configuration = &self.configurations[usize::from(to)];
-        match door::verify(configuration, self.verifier.as_ref(), &NoEnvelopes, from, message) {
+        let Some(memory) = &self.nodes[usize::from(to)].memory else { return Ok(()) };
+        let Some(message) = memory.replica.screen(message) else { return Ok(()) };
+        match door::verify(configuration, self.verifier.as_ref(), &memory.replica, from, message) {
             Ok(message) => self.feed(to, Input::Message { from, message }),
             Err(_) if self.behaviour(from).is_some() => {
                 self.marks.hit(Mark::Rejected);

@@ -67,6 +67,8 @@ pub enum Mark {
     Evidence,
     /// A message of a Byzantine replica was turned away at a door.
     Rejected,
+    /// A vote was dropped because its signature does not hold.
+    Forged,
     /// A run with Byzantine replicas.
     Byzantine,
     /// A run on real execution.
@@ -110,6 +112,7 @@ pub const ALL: [Mark; MARKS] = [
     Mark::ReadAnswered,
     Mark::Evidence,
     Mark::Rejected,
+    Mark::Forged,
     Mark::Byzantine,
     Mark::RealExecution,
     Mark::RealSignatures,

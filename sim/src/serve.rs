@@ -33,9 +33,10 @@ impl World {
     /// An envelope is handed to consensus.
     pub(crate) fn submitted(&mut self, to: ReplicaIndex, envelope: &Envelope) -> Verdict {
         let configuration = &self.configurations[usize::from(to)];
-        match door::verify_envelope(configuration, self.verifier.as_ref(), envelope.clone()) {
+        let Some(memory) = &self.nodes[usize::from(to)].memory else { return Ok(()) };
+        match door::verify_envelope(configuration, self.verifier.as_ref(), &memory.replica, envelope.clone())
+        {
             Ok(envelope) => {
-                let Some(memory) = &self.nodes[usize::from(to)].memory else { return Ok(()) };
                 let next = memory.session_next(envelope.value());
                 self.feed(to, Input::Request { envelope, next })
             }

@@ -151,7 +151,9 @@ impl World {
         let log = CommittedLog::read(&records);
         let configuration = self.configurations[usize::from(index)].clone();
         let signer = self.signers[usize::from(index)].clone();
-        let recovered = Replica::recover(configuration, signer, records, node.monotonic(now), node.wall(now));
+        let (monotonic, wall) = (node.monotonic(now), node.wall(now));
+        let verifier = self.verifier.clone();
+        let recovered = Replica::recover(configuration, signer, verifier, records, monotonic, wall);
         let (mut replica, effects) = match recovered {
             Ok(recovered) => recovered,
             Err(error) => {

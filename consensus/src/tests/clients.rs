@@ -78,8 +78,13 @@ fn another_key_cannot_occupy_a_sessions_numbers() {
     let verifier = quorate_crypto::KeyedHashVerifier::new([&super::harness::client_key(2)]);
     for to in 0..4 {
         // The driver knows the session's key and passes no number for another one.
-        let verified =
-            crate::door::verify_envelope(&net.configuration_of(to), &verifier, squatter.clone()).unwrap();
+        let verified = crate::door::verify_envelope(
+            &net.configuration_of(to),
+            &verifier,
+            &crate::NoEnvelopes,
+            squatter.clone(),
+        )
+        .unwrap();
         net.step(to, Input::Request { envelope: verified.clone(), next: None });
         assert_eq!(net.replica(to).pool_len(), 0);
         // Even if it did, the victim's envelope has a place of its own.

@@ -35,7 +35,7 @@ fn au4_au5_a_vote_is_its_signers_of_its_type_and_epoch() {
         |vote| vote.view += 1,
         |vote| vote.height += 1,
         |vote| vote.header.0[0] ^= 1,
-        |vote| vote.replica = 2,
+        |vote| vote.replica = 3,
         |vote| vote.signature.0[0] ^= 1,
     ];
     for change in changes {
@@ -160,7 +160,8 @@ fn other_epochs_are_refused() {
 fn envelopes_are_of_this_cluster_and_not_empty() {
     let net = Net::new(4);
     let verifier = KeyedHashVerifier::new([&super::harness::client_key(1)]);
-    let check = |envelope| door::verify_envelope(&net.configuration, &verifier, envelope).map(drop);
+    let check =
+        |envelope| door::verify_envelope(&net.configuration, &verifier, &NoEnvelopes, envelope).map(drop);
     let good = net.envelope(1, 0, 2, 0);
     assert_eq!(check(good.clone()), Ok(()));
     assert!(matches!(check(net.envelope(1, 0, 0, 0)), Err(Rejection::Malformed { .. })));

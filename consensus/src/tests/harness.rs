@@ -17,6 +17,7 @@ use quorate_protocol::{
     ReplicaIndex, SessionId, View, Vote, VoteKind,
 };
 
+use super::signatures::CountingVerifier;
 use crate::{
     Configuration, Effect, Evidence, ExecutedHeader, HaltReason, Input, Monotonic, Parameters, Rejection,
     Replica, Token, door,
@@ -49,6 +50,7 @@ pub struct Node {
     pub notified: Vec<Vote>,
     pub halted: Option<HaltReason>,
     pub evidence: Vec<Evidence>,
+    pub forged: Vec<Vote>,
     pub hold_disk: bool,
     pub hold_execution: bool,
     /// From this height on its execution is wrong.
@@ -77,8 +79,8 @@ pub struct Net {
     secrets: Vec<SecretKey>,
     members: MemberSet,
     window: u64,
-    verifier: KeyedHashVerifier,
-    votes: BTreeMap<(ReplicaIndex, View, Height, VoteKind), Hash>,
+    pub verifiers: Vec<Arc<CountingVerifier>>,
+    pub votes: BTreeMap<(ReplicaIndex, View, Height, VoteKind), Hash>,
 }
 
 fn seed(kind: u8, index: u8) -> NodeSeed {
@@ -109,6 +111,7 @@ impl Net {
         let secrets: Vec<SecretKey> = (0..n).map(|i| seed(1, i).derive(Role::Consensus)).collect();
         let clients: Vec<SecretKey> = (0..32).map(client_key).collect();
         let verifier = KeyedHashVerifier::new(secrets.iter().chain(&clients));
+        let verifiers = (0..n).map(|_| Arc::new(CountingVerifier::new(verifier.clone()))).collect();
         let genesis = Header {
             version: 1,
             cluster: Hash::ZERO,
@@ -141,7 +144,7 @@ impl Net {
             secrets,
             members,
             window,
-            verifier,
+            verifiers,
             votes: BTreeMap::new(),
         };
         for i in 0..n {
@@ -219,7 +222,8 @@ impl Net {
         let (now, wall) = (Monotonic(self.now), self.wall(i));
         let log = self.node(i).log.clone();
         let (replica, effects) =
-            Replica::recover(configuration, signer, log, now, wall).expect("the log is sound");
+            Replica::recover(configuration, signer, self.verifiers[usize::from(i)].clone(), log, now, wall)
+                .expect("the log is sound");
         assert_eq!(replica.committed_header(), &state.header, "log and state agree on what is committed");
         let node = self.node(i);
         node.replica = Some(replica);
@@ -270,6 +274,7 @@ impl Net {
                 Effect::SetTimer { at } => self.node(i).timer = Some(at.0),
                 Effect::Halt { reason } => self.node(i).halted = Some(reason),
                 Effect::Evidence(evidence) => self.node(i).evidence.push(evidence),
+                Effect::Forged(vote) => self.node(i).forged.push(vote),
             }
         }
     }
@@ -284,7 +289,10 @@ impl Net {
         proposal: &Proposal,
     ) {
         let cluster = *self.configuration.cluster();
-        assert_eq!(certificate.verify(&cluster, &self.members, &self.verifier), Ok(()));
+        assert_eq!(
+            certificate.verify(&cluster, &self.members, &self.verifiers[usize::from(i)].inner),
+            Ok(())
+        );
         assert_eq!((certificate.kind, certificate.height), (CertificateKind::Commit, height));
         assert_eq!(certificate.header_hash, header.hash());
         assert_eq!(proposal.digest(&cluster, 0, height), digest);
@@ -329,59 +337,6 @@ impl Net {
         }
     }
 
-    /// No honest replica may contradict itself on the wire.
-    fn watch(&mut self, from: ReplicaIndex, message: &PeerMessage) {
-        match message {
-            PeerMessage::Votes(votes) => {
-                for vote in votes.iter().filter(|vote| vote.replica == from) {
-                    let key = (from, vote.view, vote.height, vote.kind);
-                    let first = *self.votes.entry(key).or_insert(vote.header);
-                    assert_eq!(first, vote.header, "two different votes of {from}: {vote:?}");
-                    let log = &self.nodes[usize::from(from)].log;
-                    let recorded = match vote.kind {
-                        // Nothing of its own: it must be forbidden by what is not there yet.
-                        VoteKind::Prepare => log.len(),
-                        VoteKind::Commit => log
-                            .iter()
-                            .position(|r| matches!(r, Record::Voted(known) if known == vote))
-                            .expect("a COMMIT leaves after its record is synced"),
-                    };
-                    let left = log.iter().position(|record| {
-                        matches!(record, Record::ViewChange(known) if known.claim.body.view > vote.view)
-                    });
-                    assert!(left.is_none_or(|left| recorded < left), "{from} votes below its VIEW-CHANGE");
-                    let view = vote.view;
-                    let entered =
-                        |r: &Record| matches!(r, Record::Entered { view: known, .. } if *known == view);
-                    assert!(log.iter().take(recorded).any(entered), "{from} votes in a view not entered");
-                    let grounds = |record: &Record| match record {
-                        Record::Prepared(certificate) => {
-                            certificate.view == vote.view && certificate.height >= vote.height
-                        }
-                        _ => vote.kind == VoteKind::Prepare,
-                    };
-                    assert!(
-                        log.iter().take(recorded).any(grounds),
-                        "{from} COMMITs on a certificate that is lost"
-                    );
-                }
-            }
-            PeerMessage::ViewChange(message) if message.claim.body.replica == from => {
-                let node = &self.nodes[usize::from(from)];
-                let durable = |r: &Record| matches!(r, Record::ViewChange(known) if known == message);
-                assert!(node.log.iter().any(durable), "VIEW-CHANGE of {from} before its record");
-            }
-            _ => {}
-        }
-    }
-
-    /// How many heights of a view a replica has sent votes of this kind for.
-    pub fn votes_sent(&self, from: ReplicaIndex, view: View, kind: VoteKind) -> usize {
-        let of_kind =
-            |key: &&(ReplicaIndex, View, Height, VoteKind)| (key.0, key.1, key.3) == (from, view, kind);
-        self.votes.keys().filter(of_kind).count()
-    }
-
     pub fn next_of(&self, i: ReplicaIndex, envelope: &Envelope) -> Option<u64> {
         let state = self.nodes[usize::from(i)].committed.as_ref()?;
         Some(state.sessions.get(&envelope.body.session).copied().unwrap_or(0))
@@ -391,7 +346,8 @@ impl Net {
     pub fn deliver(&mut self, from: ReplicaIndex, to: ReplicaIndex, message: PeerMessage) {
         let Some(replica) = self.nodes[usize::from(to)].replica.as_ref() else { return };
         let Some(message) = replica.screen(message) else { return };
-        match door::verify(replica.configuration(), &self.verifier, replica, from, message) {
+        let verifier = self.verifiers[usize::from(to)].as_ref();
+        match door::verify(replica.configuration(), verifier, replica, from, message) {
             Ok(message) => {
                 if let PeerMessage::Forward(envelope) = message.value() {
                     self.request(to, &envelope.clone());
@@ -408,8 +364,13 @@ impl Net {
             return;
         }
         let next = self.next_of(to, envelope);
-        let envelope =
-            door::verify_envelope(&self.configuration_of(to), &self.verifier, envelope.clone()).unwrap();
+        let envelope = door::verify_envelope(
+            &self.configuration_of(to),
+            self.verifiers[usize::from(to)].as_ref(),
+            self.replica(to),
+            envelope.clone(),
+        )
+        .unwrap();
         self.step(to, Input::Request { envelope, next });
     }
 

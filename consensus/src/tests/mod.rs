@@ -18,4 +18,6 @@ mod harness;
 mod normal;
 mod pool;
 mod restarts;
+mod signatures;
 mod view_changes;
+mod watch;

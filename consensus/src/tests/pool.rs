@@ -9,7 +9,7 @@ use quorate_protocol::{BatchTime, Proposal, VoteKind};
 use super::harness::{Net, session_of};
 use crate::door::Verified;
 use crate::pool::{Pool, Room};
-use crate::tally::{Added, VoteTable};
+use crate::tally::{Added, Standing, VoteTable};
 use crate::{Configuration, ConfigurationError, Monotonic, Parameters, PoolBounds};
 
 #[derive(Clone, Debug)]
@@ -88,7 +88,8 @@ proptest! {
 
     #[test]
     fn the_first_vote_stays_and_quorums_are_of_one_kind_view_and_height(
-        votes in prop::collection::vec((0..4_u8, any::<bool>(), 0..3_u64, 1..3_u64, 0..2_u8), 1..60)
+        votes in prop::collection::vec((0..4_u8, any::<bool>(), 0..3_u64, 1..3_u64, 0..2_u8), 1..60),
+        liar in 0..5_u8,
     ) {
         let net = Net::new(4);
         let mut table = VoteTable::default();
@@ -97,13 +98,16 @@ proptest! {
             let kind = if commit { VoteKind::Commit } else { VoteKind::Prepare };
             let header = Hash([header; 32]);
             let first = *model.entry((replica, kind, view, height)).or_insert(header);
-            let added = table.add(net.vote(replica, kind, view, height, header));
+            let holds = |vote: &quorate_protocol::Vote| vote.replica != liar;
+            let added = table.add(net.vote(replica, kind, view, height, header), Standing::Unchecked, &holds);
             prop_assert_eq!(first != header && added == Added::New, false);
             for wanted in [Hash([0; 32]), Hash([1; 32])] {
-                let count = model.iter().filter(|((_, k, v, h), known)| {
+                let count = model.iter().filter(|((r, k, v, h), known)| *r != liar && {
                     (*k, *v, *h, **known) == (kind, view, height, wanted)
                 });
-                let found = table.quorum(kind, view, height, 3).is_some_and(|(known, _)| known == wanted);
+                let quorum = table.quorum((kind, view, height), 3, &holds).quorum;
+                prop_assert!(quorum.iter().all(|(_, votes)| votes.len() == 3 && votes.iter().all(|v| v.0 != liar)));
+                let found = quorum.is_some_and(|(known, _)| known == wanted);
                 prop_assert_eq!(found, count.count() >= 3);
             }
         }

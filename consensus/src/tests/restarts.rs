@@ -204,7 +204,9 @@ fn pr6_logs_that_contradict_themselves_are_refused() {
     let recover = |net: &Net, i: u8, log: Vec<Record>| {
         let signer = std::sync::Arc::new(net.signer(i));
         let wall = net.wall(i);
-        Replica::recover(net.configuration_of(i), signer, log, crate::Monotonic(0), wall).map(|_| ())
+        let verifier = net.verifiers[usize::from(i)].clone();
+        Replica::recover(net.configuration_of(i), signer, verifier, log, crate::Monotonic(0), wall)
+            .map(|_| ())
     };
     assert_eq!(recover(&net, 2, log.clone()), Ok(()));
     assert_eq!(recover(&net, 1, log.clone()), Err(RecoveryError::Foreign));
@@ -223,4 +225,55 @@ fn pr6_logs_that_contradict_themselves_are_refused() {
     let mut backwards = log;
     backwards.push(Record::Entered { epoch: 0, view: 0 });
     assert!(recover(&net, 2, backwards).is_err());
+}
+
+#[test]
+fn pr6_every_torn_tail_is_recovered_and_a_certificate_without_its_batch_is_refused() {
+    let mut net = Net::new(4);
+    for first in 0..3 {
+        let envelope = net.envelope(1, first, 1, 0);
+        net.request_all(&envelope);
+        net.settle();
+        net.step(u8::try_from(first).unwrap(), Input::Resign);
+        net.settle();
+    }
+    let log = net.nodes[3].log.clone();
+    let (configuration, wall) = (net.configuration_of(3), net.wall(3));
+    let recover = |log: &[Record]| {
+        let (signer, verifier) = (std::sync::Arc::new(net.signer(3)), net.verifiers[3].clone());
+        let log = log.to_vec();
+        Replica::recover(configuration.clone(), signer, verifier, log, crate::Monotonic(0), wall).map(|_| ())
+    };
+    for end in 0..=log.len() {
+        assert_eq!(recover(&log[..end]), Ok(()), "cut after {end} records");
+    }
+    let prepared = log.iter().position(|record| matches!(record, Record::Prepared(_))).unwrap();
+    let proposed = log.iter().position(|record| matches!(record, Record::Proposed { .. })).unwrap();
+    assert!(proposed < prepared);
+    let mut damaged = log[..=prepared].to_vec();
+    damaged.remove(proposed);
+    assert_eq!(recover(&damaged), Err(RecoveryError::MissingBatch(1)));
+}
+
+#[test]
+fn r2_a_certificate_that_is_not_synced_is_synced_with_the_view_change_that_claims_it() {
+    let mut net = Net::new(4);
+    (0..4).for_each(|i| net.node(i).hold_disk = true);
+    let envelope = net.envelope(1, 0, 1, 0);
+    net.request_all(&envelope);
+    net.settle();
+    net.step(0, Input::Resign);
+    net.settle();
+    assert_eq!(net.sent.get("VIEW-CHANGE"), None, "it waits for its claim");
+    for i in 0..4 {
+        let node = net.node(i);
+        let records: Vec<&Record> = node.unsynced.iter().flat_map(|(_, records, _)| records).collect();
+        let at = |wanted: fn(&Record) -> bool| records.iter().position(|record| wanted(record));
+        let prepared = at(|record| matches!(record, Record::Prepared(_))).expect("its claim");
+        let asked = at(|record| matches!(record, Record::ViewChange(_))).expect("its VIEW-CHANGE");
+        assert!(prepared < asked);
+    }
+    (0..4).for_each(|i| net.node(i).hold_disk = false);
+    net.settle();
+    assert!(net.all_at(1) && net.replica(0).view() == 1);
 }
