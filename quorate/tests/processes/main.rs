@@ -13,6 +13,7 @@ mod faults;
 mod files;
 mod harness;
 mod readme;
+mod strangers;
 mod trees;
 mod two_mounts;
 mod user;
