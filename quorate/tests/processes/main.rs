@@ -14,6 +14,7 @@ mod files;
 mod harness;
 mod open_files;
 mod readme;
+mod strangers;
 mod trees;
 mod two_mounts;
 mod user;
