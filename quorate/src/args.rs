@@ -63,6 +63,7 @@ pub enum Output {
 /// `quorate dev`.
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
+#[cfg_attr(feature = "faults", command(after_help = fault_help()))]
 pub struct DevArgs {
     /// Act on one replica of a running cluster.
     #[command(subcommand)]
@@ -83,6 +84,25 @@ pub struct DevArgs {
     /// Run this shell command in the mount, then stop everything and exit with its status.
     #[arg(long, value_name = "SHELL COMMAND")]
     pub exec: Option<String>,
+    /// Make a replica faulty on purpose; may be given several times. The kinds are listed below.
+    #[cfg(feature = "faults")]
+    #[arg(long = "fault", value_name = "ID=KIND", value_parser = parse_fault)]
+    pub faults: Vec<(u8, quorate_replica::faults::Fault)>,
+}
+
+/// The kinds of faults, for the help.
+#[cfg(feature = "faults")]
+fn fault_help() -> String {
+    format!("Fault kinds:\n{}", quorate_replica::faults::help())
+}
+
+/// "ID=KIND".
+#[cfg(feature = "faults")]
+fn parse_fault(text: &str) -> Result<(u8, quorate_replica::faults::Fault), String> {
+    let (replica, kind) = text.split_once('=').ok_or("neither ID=KIND nor ID=KIND=VALUE")?;
+    let replica = replica.parse().map_err(|_| format!("`{replica}` is not the number of a replica"))?;
+    let kind = kind.parse().map_err(|error: quorate_replica::faults::FaultError| error.to_string())?;
+    Ok((replica, kind))
 }
 
 /// What may be done to one replica of a running cluster.
@@ -146,6 +166,7 @@ pub enum KeyAction {
 
 /// `quorate replica`.
 #[derive(Args, Debug)]
+#[cfg_attr(feature = "faults", command(after_help = fault_help()))]
 pub struct ReplicaArgs {
     /// The replica's directory, as `quorate init` made it.
     #[arg(long)]
@@ -153,6 +174,10 @@ pub struct ReplicaArgs {
     /// Listen here instead of where the cluster file says.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<std::net::SocketAddr>,
+    /// Be faulty on purpose.
+    #[cfg(feature = "faults")]
+    #[arg(long, value_name = "KIND")]
+    pub fault: Option<quorate_replica::faults::Fault>,
 }
 
 /// `quorate mount`.

@@ -80,6 +80,12 @@ impl Node {
 
     /// Gives an envelope to consensus, with what the committed state says of its session.
     pub(crate) fn request(&mut self, envelope: Verified<Envelope>) {
+        #[cfg(feature = "faults")]
+        let Some(envelope) = self.noticed(envelope) else { return };
+        self.admit(envelope);
+    }
+
+    pub(crate) fn admit(&mut self, envelope: Verified<Envelope>) {
         let body = &envelope.value().body;
         let next = match self.state.admission(envelope.value()) {
             Admission::Executes => Some(body.first),

@@ -11,6 +11,8 @@ mod effects;
 mod error;
 mod executor;
 mod fairness;
+#[cfg(feature = "faults")]
+pub mod faults;
 mod history;
 mod inbound;
 mod keeper;

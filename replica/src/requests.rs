@@ -103,6 +103,10 @@ impl Node {
     }
 
     fn read(&mut self, connection: ClientConnection, request: ReadRequest, reply: ReplyHandle) {
+        #[cfg(feature = "faults")]
+        if self.answers_at_any_height() {
+            return reply.send(&self.answer(&connection, &request));
+        }
         if request.at_least > self.state.height() {
             if self.principal(&connection).is_none() {
                 // It may be so new that this replica has yet to hear of it: others are asked meanwhile.
@@ -115,17 +119,24 @@ impl Node {
 
     fn answer(&self, connection: &ClientConnection, request: &ReadRequest) -> ClientReply {
         let Some((key, _)) = self.principal(connection) else { return nobody() };
-        match self.state.answer(&key, &request.credential, &request.query) {
+        let (state, certificate) = self.standing();
+        match state.answer(&key, &request.credential, &request.query) {
             Ok(answered) => match answered.proof.try_into() {
                 Ok(proof) => ClientReply::Read(ReadAnswer {
-                    header: self.state.header().clone(),
-                    certificate: self.certificate.clone(),
+                    header: state.header().clone(),
+                    certificate: certificate.cloned(),
                     proof,
                 }),
                 Err(_) => refused(Refusal::Invalid, "the answer is too large: ask for less"),
             },
             Err(error) => refused(Refusal::Invalid, &error.to_string()),
         }
+    }
+
+    /// What reads are answered from.
+    #[cfg(not(feature = "faults"))]
+    fn standing(&self) -> (&quorate_execution::State, Option<&Certificate>) {
+        (&self.state, self.certificate.as_ref())
     }
 
     /// Answers the reads whose height is here now.

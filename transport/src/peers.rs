@@ -193,6 +193,16 @@ impl PeerNetwork {
     /// Queues a message for one peer and returns at once. A message to this replica itself, to nobody, or
     /// above the frame bound is dropped with a log line; that is a defect of the caller.
     pub fn send(&self, to: ReplicaIndex, message: &PeerMessage) {
+        #[cfg(feature = "faults")]
+        if let Some(tamper) = crate::faults::tamper() {
+            tamper.to_peer(to, message, &mut |message| self.send_unbent(to, message));
+            return;
+        }
+        self.send_unbent(to, message);
+    }
+
+    /// As [`PeerNetwork::send`], whatever is tampered with.
+    pub(crate) fn send_unbent(&self, to: ReplicaIndex, message: &PeerMessage) {
         let Some((lane, frame)) = encoded(message) else { return };
         match self.peer(to) {
             Some(peer) => push(peer, lane, frame),
@@ -202,6 +212,11 @@ impl PeerNetwork {
 
     /// Queues a message for all other replicas, encoded once.
     pub fn broadcast(&self, message: &PeerMessage) {
+        #[cfg(feature = "faults")]
+        if crate::faults::tamper().is_some() {
+            self.others().for_each(|(to, _)| self.send(to, message));
+            return;
+        }
         let Some((lane, frame)) = encoded(message) else { return };
         for (_, peer) in self.others() {
             push(peer, lane, frame.clone());
@@ -249,6 +264,11 @@ impl PeerNetwork {
 
     fn others(&self) -> impl Iterator<Item = (ReplicaIndex, &Peer)> {
         (0..=ReplicaIndex::MAX).zip(&self.0.peers).filter(|(index, _)| *index != self.0.me)
+    }
+
+    #[cfg(feature = "faults")]
+    pub(crate) fn outbox(&self, to: ReplicaIndex, lane: u8) -> Option<&Outbox> {
+        Some(&self.peer(to)?.lane(Lane::from_number(lane)?)?.outbox)
     }
 
     fn peer(&self, index: ReplicaIndex) -> Option<&Peer> {

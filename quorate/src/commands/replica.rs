@@ -7,7 +7,12 @@ use std::process::ExitCode;
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(args: &ReplicaArgs) -> CommandResult {
-    let options = ReplicaOptions { directory: args.dir.clone(), listen: args.listen };
+    let options = ReplicaOptions {
+        directory: args.dir.clone(),
+        listen: args.listen,
+        #[cfg(feature = "faults")]
+        fault: args.fault,
+    };
     run_replica(&options).map_err(Failure::new)?;
     Ok(ExitCode::SUCCESS)
 }

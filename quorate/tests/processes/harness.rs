@@ -217,10 +217,16 @@ impl Cluster {
 
     /// Four replicas that do not run yet.
     pub fn create() -> Self {
+        Self::create_of(4)
+    }
+
+    /// So many replicas that do not run yet.
+    pub fn create_of(replicas: usize) -> Self {
         let home = scratch();
         let parameters = Parameters { block_grace: BLOCK_GRACE, ..Parameters::default() };
         let directory = home.path().join("cluster");
-        let mut local = LocalCluster::create(&directory, Path::new(PROGRAM), 4, parameters, (0, 0)).unwrap();
+        let mut local =
+            LocalCluster::create(&directory, Path::new(PROGRAM), replicas, parameters, (0, 0)).unwrap();
         for replica in local.indices() {
             local.set_arguments(replica, vec!["--log".into(), log_level().into()]);
         }
