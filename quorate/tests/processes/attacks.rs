@@ -4,9 +4,11 @@
 //! replicas end with one root and a log that can be audited.
 
 mod beyond;
+mod clocks;
+mod links;
 mod one;
 
-use crate::harness::{PATIENCE, Ran, quorate, run, scratch, shell};
+use crate::harness::{PATIENCE, Ran, quorate, run, run_dev, scratch, shell};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -70,7 +72,7 @@ fn attack(n: u8, faults: &[(u8, &str)], work: &str) -> Attacked {
         .env("CORRECT", (usize::from(n) - faulty.len()).to_string())
         .envs([("GIT_CONFIG_NOSYSTEM", "1"), ("GIT_CONFIG_GLOBAL", "/dev/null"), ("LC_ALL", "C")]);
     let began = std::time::Instant::now();
-    let ran = run(&mut command, WORK_TIME_MAX);
+    let ran = run_dev(&mut command, &directory, n, WORK_TIME_MAX);
     println!("{faults:?} of {n}: {} s\n{}", began.elapsed().as_secs(), ran.stderr);
     let attacked = Attacked { ran, directory, faulty, n, _home: home };
     if attacked.ran.code != 0 {
