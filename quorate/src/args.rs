@@ -264,6 +264,55 @@ pub enum BenchAction {
     Meta(BenchMetaArgs),
     /// Null operations through consensus, without a mount.
     Consensus(BenchConsensusArgs),
+    /// How long nothing is committed when a leader is killed, and when it hands over, in a cluster of its own.
+    LeaderCrash(BenchLeaderCrashArgs),
+    /// What is kept of throughput and latency under each attack, in clusters of its own.
+    #[cfg(feature = "faults")]
+    Faults(BenchFaultsArgs),
+}
+
+/// `quorate bench leader-crash`.
+#[derive(Args, Debug)]
+pub struct BenchLeaderCrashArgs {
+    /// Leaders to kill, and as many to hand over.
+    #[arg(long, default_value_t = 5)]
+    pub kills: usize,
+    /// Replicas.
+    #[arg(long, default_value_t = 4)]
+    pub replicas: usize,
+    /// Operations in flight.
+    #[arg(long, default_value_t = 64)]
+    pub concurrency: usize,
+    /// Client sessions that share them.
+    #[arg(long, default_value_t = 4)]
+    pub sessions: usize,
+}
+
+/// `quorate bench faults`.
+#[cfg(feature = "faults")]
+#[derive(Args, Debug)]
+pub struct BenchFaultsArgs {
+    /// Kinds of attacks, separated by commas; those of replicas, and bad-client, flooding-client. Default: all.
+    #[arg(long, value_delimiter = ',')]
+    pub kinds: Vec<String>,
+    /// Replicas: with 4 one is faulty, with 7 two are. Default: both.
+    #[arg(long, value_delimiter = ',', default_values_t = [4, 7])]
+    pub replicas: Vec<usize>,
+    /// Runs with each attack, and as many without.
+    #[arg(long, default_value_t = 2)]
+    pub rounds: usize,
+    /// Seconds of each run.
+    #[arg(long, default_value_t = 3)]
+    pub seconds: u64,
+    /// Operations in flight.
+    #[arg(long, default_value_t = 512)]
+    pub concurrency: usize,
+    /// Client sessions that share them.
+    #[arg(long, default_value_t = 4)]
+    pub sessions: usize,
+    /// How to print it: a table in Markdown, or JSON.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
 }
 
 /// `quorate bench meta`.

@@ -34,7 +34,7 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("cluster", &["crypto", "protocol", "transport", "replica", "client"]),
     ("sim", &["crypto", "merkle", "protocol", "metadata", "execution", "consensus"]),
     ("model", &[]),
-    ("bench", &["crypto", "protocol", "client", "cluster"]),
+    ("bench", &["crypto", "protocol", "transport", "client", "cluster"]),
     (
         "quorate",
         &[
