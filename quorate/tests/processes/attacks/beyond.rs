@@ -10,7 +10,7 @@ const OUTAGE: Duration = Duration::from_secs(8);
 /// Writes numbered files until there are so many; each counts when its close has returned.
 fn write_files(mount: &Mount, from: u64, to: u64, written: &AtomicU64) {
     for number in from..to {
-        std::fs::write(mount.at(&format!("file-{number}")), number.to_string()).unwrap();
+        std::fs::write(mount.at(&format!("file-{number}")), format!("{number}\n")).unwrap();
         written.store(number + 1, Ordering::Relaxed);
     }
 }

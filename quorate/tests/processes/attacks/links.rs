@@ -122,7 +122,7 @@ fn a_network_that_is_slow_and_loses_datagrams() {
     let mount = cluster.mount("a");
     let source = cluster.home().join("source");
     small_tree(&source);
-    let script = format!("cp -a {0}/docs copy && diff -r {0}/docs copy", source.display());
+    let script = format!("cp -a {0}/docs/adr copy && diff -r {0}/docs/adr copy", source.display());
     shell_within(&mount.path, &script, Duration::from_secs(90)).expect(0);
     assert!(network.lost() > 10, "{}", network.lost());
     network.heal();
