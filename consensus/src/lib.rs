@@ -7,6 +7,7 @@
 //! effect sits in [`Effect::Persist`]; what a peer or a client sends enters only as [`Verified`].
 
 mod accept;
+mod bar;
 mod block;
 mod catch_up;
 mod commit;
@@ -22,6 +23,7 @@ mod propose;
 pub mod read_index;
 mod recovery;
 pub mod replica;
+mod screen;
 mod tally;
 mod timers;
 mod view_change;

@@ -41,6 +41,15 @@ struct Session {
     entries: BTreeMap<u64, Entry>,
 }
 
+/// Where an envelope would go.
+#[derive(Copy, Clone, Debug)]
+enum Place {
+    /// There is room.
+    Free,
+    /// It would take the place of its session's last envelope.
+    Of(u64),
+}
+
 /// What one proposal may take.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Room {
@@ -93,6 +102,16 @@ impl Pool {
         self.entry(envelope).is_some_and(|entry| entry.envelope.value().signature == envelope.signature)
     }
 
+    /// Whether an envelope would be added, which is known before its signature is: the caller knows its
+    /// session's next committed number.
+    pub(crate) fn would_take(&self, envelope: &Envelope, next: u64) -> bool {
+        let (key, first) = (key_of(envelope), envelope.body.first);
+        let bytes = borsh::object_length(envelope).unwrap_or(usize::MAX);
+        let session = self.sessions.get(&key);
+        let consumed = first < next.max(session.map_or(0, |session| session.next));
+        !consumed && self.place(&key, first, bytes).is_some()
+    }
+
     /// Adds an envelope whose session's next committed number is `next`. The first one seen under a number
     /// stays. Returns whether it was added.
     pub(crate) fn insert(&mut self, envelope: Verified<Envelope>, next: u64, now: Monotonic) -> bool {
@@ -119,21 +138,36 @@ impl Pool {
         true
     }
 
-    /// Whether one more envelope may come in, if need be in place of the session's last one.
+    /// Makes room for one more envelope, if need be in place of the session's last one.
     fn make_room(&mut self, key: &SessionKey, first: u64, bytes: usize) -> bool {
-        if let Some(session) = self.sessions.get(key) {
-            if session.entries.contains_key(&first) {
-                return false;
+        match self.place(key, first, bytes) {
+            Some(Place::Free) => true,
+            Some(Place::Of(last)) => {
+                self.remove(key, last);
+                true
             }
-            let last = session.entries.last_key_value().map(|(last, _)| *last);
-            if session.entries.len() >= self.bounds.envelopes_per_session {
-                match last {
-                    Some(last) if last > first => self.remove(key, last),
-                    _ => return false,
-                }
+            None => false,
+        }
+    }
+
+    /// Where one more envelope would go.
+    fn place(&self, key: &SessionKey, first: u64, bytes: usize) -> Option<Place> {
+        let fits = |count: usize, held: usize| {
+            count < self.bounds.envelopes && held.saturating_add(bytes) <= self.bounds.bytes
+        };
+        let entries = self.sessions.get(key).map(|session| &session.entries);
+        if entries.is_some_and(|entries| entries.contains_key(&first)) {
+            return None;
+        }
+        match entries.filter(|entries| entries.len() >= self.bounds.envelopes_per_session) {
+            None => fits(self.envelopes, self.bytes).then_some(Place::Free),
+            Some(entries) => {
+                let (last, entry) = entries.last_key_value().filter(|(last, _)| **last > first)?;
+                let (count, held) =
+                    (self.envelopes.saturating_sub(1), self.bytes.saturating_sub(entry.bytes));
+                fits(count, held).then_some(Place::Of(*last))
             }
         }
-        self.envelopes < self.bounds.envelopes && self.bytes.saturating_add(bytes) <= self.bounds.bytes
     }
 
     /// Removes one envelope; timers and readiness are refreshed by the caller.
@@ -356,10 +390,9 @@ impl Pool {
 }
 
 impl KnownEnvelopes for Replica {
-    fn is_known(&self, digest: &Hash, envelope: &Envelope) -> bool {
-        self.pool.entry(envelope).is_some_and(|entry| {
-            entry.envelope.digest() == *digest && entry.envelope.value().signature == envelope.signature
-        })
+    fn digest_of_known(&self, envelope: &Envelope) -> Option<Hash> {
+        let known = &self.pool.entry(envelope)?.envelope;
+        (known.value() == envelope).then(|| known.digest())
     }
 
     fn is_known_certificate(&self, certificate: &Certificate) -> bool {
@@ -371,6 +404,15 @@ impl KnownEnvelopes for Replica {
 }
 
 impl Replica {
+    /// Whether a request with this envelope could have any effect; `next` as in [`crate::Input::Request`].
+    /// Costs no signature, so whoever has one to check asks first (hazard RX9).
+    #[must_use]
+    pub fn wants(&self, envelope: &Envelope, next: Option<u64>) -> bool {
+        let expired = envelope.body.valid_until < self.committed.header.time;
+        let Some(next) = next else { return false };
+        !expired && self.halted.is_none() && self.pool.would_take(envelope, next)
+    }
+
     /// An envelope of a client.
     pub(crate) fn on_request(&mut self, envelope: Verified<Envelope>, next: Option<u64>) {
         let expired = envelope.value().body.valid_until < self.committed.header.time;

@@ -13,6 +13,7 @@ use quorate_protocol::record::Record;
 use quorate_protocol::view_change::{NewView, Rank, Suspicion, ViewChange};
 use quorate_protocol::{BatchTime, Height, View, Vote, VoteKind};
 
+use crate::bar::Bars;
 use crate::block::{Block, Blocks};
 use crate::catch_up::CatchUp;
 use crate::commit::remember;
@@ -304,6 +305,7 @@ impl Replica {
             claim,
             blocks,
             votes,
+            bars: Bars::default(),
             view,
             last_new_view,
             view_changes: view_change.into_iter().map(|message| (me, message)).collect(),

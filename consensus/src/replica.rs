@@ -12,6 +12,7 @@ use quorate_protocol::record::Record;
 use quorate_protocol::view_change::{NewView, Rank, Resign, Suspect, Suspicion, ViewChange};
 use quorate_protocol::{BatchTime, Epoch, Header, Height, PeerMessage, PrePrepare, ReplicaIndex, View, Vote};
 
+use crate::bar::Bars;
 use crate::block::Blocks;
 use crate::catch_up::CatchUp;
 use crate::configuration::Configuration;
@@ -217,6 +218,8 @@ pub struct Replica {
     pub(crate) claim: Option<Certificate>,
     pub(crate) blocks: Blocks,
     pub(crate) votes: VoteTable,
+    /// Who was caught with badly signed votes.
+    pub(crate) bars: Bars,
     pub(crate) view: ViewState,
     /// The NEW-VIEW of the highest view that was entered.
     pub(crate) last_new_view: Option<Arc<NewView>>,
@@ -496,6 +499,11 @@ impl Replica {
     #[must_use]
     pub const fn halted(&self) -> Option<HaltReason> {
         self.halted
+    }
+
+    /// Replicas whose votes are not looked at now because they were badly signed, with how often that was found.
+    pub fn barred(&self) -> impl Iterator<Item = (ReplicaIndex, u32)> {
+        self.bars.barred(self.now)
     }
 
     /// Envelopes in its pool.

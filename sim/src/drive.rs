@@ -450,7 +450,7 @@ impl World {
         }
         let configuration = &self.configurations[usize::from(to)];
         let Some(memory) = &self.nodes[usize::from(to)].memory else { return Ok(()) };
-        let Some(message) = memory.replica.screen(message) else { return Ok(()) };
+        let Some(message) = memory.replica.screen(from, message) else { return Ok(()) };
         match door::verify(configuration, self.verifier.as_ref(), &memory.replica, from, message) {
             Ok(message) => self.feed(to, Input::Message { from, message }),
             Err(_) if self.behaviour(from).is_some() => {

@@ -11,6 +11,7 @@ mod byzantine;
 mod catching_up;
 mod chaos;
 mod clients;
+mod costs;
 mod door;
 mod forge;
 mod forks;
