@@ -8,14 +8,18 @@
 #![deny(unsafe_code)]
 
 mod adapter;
+mod answer;
+mod caller;
 mod convert;
 mod credentials;
 mod dirty;
 mod files;
 mod mounting;
+mod opening;
 mod operations;
 mod options;
 mod reading;
+mod releases;
 mod shared;
 mod writing;
 

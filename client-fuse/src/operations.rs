@@ -3,8 +3,8 @@
 //! Invariant: what changes is one operation of the cluster, atomic there; nothing is decided here that the
 //! replicas do not check again.
 
-use crate::files::OpenDirectory;
-use crate::shared::{Outcome, Shared, entropy, errno};
+use crate::files::{OpenDirectory, OpenFile};
+use crate::shared::{Mount, Outcome, Shared, entropy, errno};
 use quorate_client::Freshness;
 use quorate_metadata::{Answer, Caller, DirectoryEntry, DirectoryPage};
 use quorate_protocol::file::{Attributes, FileKind, Name};
@@ -12,11 +12,14 @@ use quorate_protocol::operation::{Authority, RenameMode, SetXattrMode, SpecialFi
 use quorate_protocol::query::Query;
 use quorate_protocol::time::SetTime;
 use quorate_protocol::{Credential, Groups, Ino, OperationBody};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Entries of a directory that are fetched at a time.
 const PAGE_ENTRIES: u16 = 128;
+/// How often a truncation that met a lost session takes its grant anew.
+const GRANT_ATTEMPTS_MAX: u32 = 3;
 /// How long `statfs` waits before it answers with what it knows.
 const STATFS_PATIENCE: Duration = Duration::from_millis(500);
 /// `security.capability`, which the kernel asks for before every write.
@@ -111,7 +114,7 @@ impl Shared {
     /// `renameat2`. What is dirty in the file that moves is written first: whoever replaces a file by a
     /// rename relies on finding the whole new one under its name.
     pub async fn rename(
-        &self,
+        self: &Arc<Self>,
         credential: &Credential,
         (parent, name): (Ino, Name),
         (new_parent, new_name): (Ino, Name),
@@ -130,13 +133,18 @@ impl Shared {
     }
 
     /// Writes back what is dirty in the file of this name.
-    async fn settle_named(&self, credential: &Credential, parent: Ino, name: &Name) -> Outcome<()> {
-        if self.dirty_bytes.load(Ordering::Acquire) == 0 {
+    async fn settle_named(
+        self: &Arc<Self>,
+        credential: &Credential,
+        parent: Ino,
+        name: &Name,
+    ) -> Outcome<()> {
+        if self.dirty_bytes.load(Ordering::Acquire) == 0 && self.failures.load(Ordering::Acquire) == 0 {
             return Ok(());
         }
         let query = Query::Lookup { parent, name: name.clone() };
         match self.read(credential, query, Freshness::Floor).await {
-            Ok(Answer::Attributes(attributes)) => self.settle(attributes.ino).await,
+            Ok(Answer::Attributes(attributes)) => self.settle_whole(attributes.ino).await,
             // The operation itself says what is wrong.
             _ => Ok(()),
         }
@@ -154,22 +162,36 @@ impl Shared {
         }
     }
 
-    /// `setattr`: chmod, chown, truncate, utimensat.
+    /// `setattr`: chmod, chown, truncate, utimensat; a size through an open file by its grant.
     pub async fn set_attributes(
-        &self,
+        self: &Arc<Self>,
         credential: &Credential,
         ino: Ino,
         changes: AttributeChanges,
-        granted: bool,
+        file: Option<&OpenFile>,
     ) -> Outcome<Attributes> {
         // Times and sizes that are set must not be overtaken by bytes that were written before.
         self.settle(ino).await?;
         let AttributeChanges { mode, uid, gid, size, atime, mtime } = changes;
-        let authority = if granted && size.is_some() { Authority::Grant } else { Authority::Check };
-        let body =
-            OperationBody::SetAttributes { ino, mode, uid, gid, size, atime, mtime, authority, token: None };
-        let (attributes, _) = self.execute_for_inode(credential, body).await?;
-        Ok(self.overlay(attributes))
+        let change = |authority| {
+            let token = None;
+            OperationBody::SetAttributes { ino, mode, uid, gid, size, atime, mtime, authority, token }
+        };
+        let Some(file) = file.filter(|file| size.is_some() && file.mode.write) else {
+            let (attributes, _) = self.execute_for_inode(credential, change(Authority::Check)).await?;
+            return Ok(self.overlay(attributes));
+        };
+        let mut changed = Err(libc::EBADF);
+        for _ in 0..GRANT_ATTEMPTS_MAX {
+            let held = self.is_held(file).await;
+            let authority = if held { Authority::Grant } else { Authority::Check };
+            changed = self.execute_for_inode(credential, change(authority)).await;
+            // The grant went with its session between the two: it is taken anew.
+            if !matches!(changed, Err(libc::EBADF)) {
+                break;
+            }
+        }
+        changed.map(|(attributes, _)| self.overlay(attributes))
     }
 
     /// `readlink`.
@@ -339,6 +361,18 @@ impl Shared {
             _ => known.ok_or(libc::EIO),
         }
     }
+}
+
+/// Asks for the totals once, so that a `statfs` always has something to say.
+pub fn learn_totals(mount: &Mount) {
+    let weak = Arc::downgrade(mount);
+    let root = Credential { uid: 0, gid: 0, groups: Groups::OfPrincipal };
+    mount.runtime.spawn(async move {
+        if let Some(mount) = weak.upgrade() {
+            // A later one asks again.
+            let _ = mount.totals(&root).await;
+        }
+    });
 }
 
 /// Whether a page that was asked with cookie `asked` holds what comes right after `after`.

@@ -5,19 +5,15 @@
 
 use crate::files::Files;
 use crate::options::MountOptions;
+use crate::releases::Releases;
 use quorate_client::{Client, ClientError, Freshness, Step};
 use quorate_metadata::Answer;
 use quorate_protocol::file::{Attributes, Entropy, Name};
-use quorate_protocol::operation::OpenMode;
 use quorate_protocol::query::Query;
-use quorate_protocol::{Credential, Ino, OperationBody, Reply};
-use std::collections::BTreeMap;
+use quorate_protocol::{Credential, Ino, OperationBody, Reply, SessionId};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
-
-/// Releases that travel with one operation.
-const RELEASES_PER_ENVELOPE_MAX: usize = 64;
 
 /// The result of a request: an errno on failure.
 pub type Outcome<T> = Result<T, i32>;
@@ -33,11 +29,13 @@ pub struct Shared {
     /// What is open.
     pub files: Files,
     /// Grants that were given back and of which the cluster does not know yet.
-    pub releases: Mutex<Vec<(Ino, OpenMode)>>,
+    pub releases: Releases,
     /// Dirty bytes of all files.
     pub dirty_bytes: AtomicUsize,
     /// Write-backs that were done since the mount.
     pub write_backs: AtomicU64,
+    /// Those of them that failed.
+    pub failures: AtomicU64,
     /// The last totals, for a `statfs` that must not wait.
     pub totals: Mutex<Option<quorate_metadata::rows::Totals>>,
 }
@@ -63,39 +61,36 @@ impl Shared {
         if self.options.read_only {
             return Err(libc::EROFS);
         }
-        let releases = self.take_releases();
+        let releases = self.releases.take(self.client.session());
         if releases.is_empty() {
             return self.client.execute_to_end(credential, body).await.map_err(|error| errno(&error));
         }
-        // One envelope, one certificate for all of them. The releases' results are nobody's concern: what
-        // they release is released with the session at the latest.
-        let mut steps: Vec<Step> = releases.into_iter().map(Step::new).collect();
+        // One envelope, one certificate for all of them. Nobody waits for the releases.
+        let mut steps = releases.steps();
         steps.push(Step::new(body.clone()));
-        match self.client.execute_many(credential, steps).await.pop() {
-            Some(Ok(Reply::Continue)) => {
+        let pending = self.client.submit_many(credential, steps).await.map_err(|error| errno(&error))?.pop();
+        releases.sent();
+        match pending.ok_or(libc::EIO)?.await {
+            Ok(Reply::Continue) => {
                 self.client.execute_to_end(credential, body).await.map_err(|error| errno(&error))
             }
-            Some(result) => result.map_err(|error| errno(&error)),
-            None => Err(libc::EIO),
+            result => result.map_err(|error| errno(&error)),
         }
     }
 
-    /// Queues the return of a grant: it travels with the next operation, or by itself a moment later.
-    pub fn release_grant(&self, ino: Ino, mode: OpenMode) {
-        let mode = OpenMode { truncate: false, ..mode };
-        self.releases.lock().unwrap_or_else(PoisonError::into_inner).push((ino, mode));
-    }
-
-    /// Takes out releases for one envelope, those of one file and mode together.
-    pub fn take_releases(&self) -> Vec<OperationBody> {
-        let mut releases = self.releases.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = releases.len().min(RELEASES_PER_ENVELOPE_MAX);
-        let mut counts = BTreeMap::new();
-        for place in releases.drain(..taken) {
-            let count: &mut u32 = counts.entry(place).or_default();
-            *count = count.saturating_add(1);
-        }
-        counts.into_iter().map(|((ino, mode), count)| OperationBody::Release { ino, mode, count }).collect()
+    /// As [`Shared::execute_for_inode`] for what takes a grant, with the session that has it. `None` if that is
+    /// not certain, because the session was replaced meanwhile.
+    pub async fn execute_for_grant(
+        &self,
+        credential: &Credential,
+        body: OperationBody,
+    ) -> Outcome<(Attributes, bool, Option<SessionId>)> {
+        let before = self.client.session();
+        let (attributes, created) = self.execute_for_inode(credential, body).await?;
+        let after = self.client.session();
+        // Without a session, an operation waits for the next one.
+        let certain = after != SessionId::ZERO && (before == after || before == SessionId::ZERO);
+        Ok((attributes, created, certain.then_some(after)))
     }
 
     /// Does one operation that answers with an inode.

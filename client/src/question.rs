@@ -13,6 +13,7 @@ use quorate_crypto::{Certificate, CertificateKind};
 use quorate_protocol::client::{ClientReply, ClientRequest};
 use quorate_protocol::{Height, ReplicaIndex};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::core::{Core, Deadline};
 use crate::error::ClientError;
@@ -45,6 +46,23 @@ pub(crate) struct Question {
 struct Rounds {
     running: usize,
     forming: Waiters,
+    /// When the latest question that was answered had been asked.
+    asked_at: Option<Instant>,
+}
+
+impl Question {
+    /// Whether the floor is no older than `age`: everything that was answered to anybody before then is at or
+    /// below it.
+    pub(crate) fn is_recent(&self, age: Duration) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.asked_at.is_some_and(|asked_at| asked_at.elapsed() <= age)
+    }
+
+    /// The floor has reached what a question found that was asked at that time.
+    pub(crate) fn reached(&self, asked_at: Instant) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.asked_at = state.asked_at.max(Some(asked_at));
+    }
 }
 
 /// Asks, or joins the next round.
