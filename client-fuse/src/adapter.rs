@@ -8,7 +8,7 @@ use crate::caller::Caller;
 use crate::opening::{create, open};
 use crate::operations::AttributeChanges;
 use crate::reading::Seek;
-use crate::shared::{Mount, Shared};
+use crate::shared::{Mount, ROOT, Shared};
 use crate::writing::Buffered;
 use crate::{convert, credentials, writing};
 use fuser::{
@@ -88,7 +88,11 @@ impl Filesystem for Adapter {
     fn getattr(&self, request: &Request, ino: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
         let credential = credentials::of(request);
         self.task(Caller::of(request), |mount| async move {
-            answer::attributes(reply, mount.attributes(&credential, ino.0).await);
+            let found = match ino.0 {
+                ROOT => mount.root_attributes(&credential).await,
+                ino => mount.attributes(&credential, ino).await,
+            };
+            answer::attributes(reply, found);
         });
     }
 

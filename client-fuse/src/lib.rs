@@ -21,6 +21,7 @@ mod options;
 mod reading;
 mod releases;
 mod shared;
+mod sleep;
 mod writing;
 
 pub use mounting::{MountError, Mounted, is_mounted, mount, unmount};

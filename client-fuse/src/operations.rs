@@ -4,7 +4,7 @@
 //! replicas do not check again.
 
 use crate::files::{OpenDirectory, OpenFile};
-use crate::shared::{Mount, Outcome, Shared, entropy, errno};
+use crate::shared::{Mount, Outcome, PATIENCE_WITHOUT_QUORUM, Shared, entropy, errno};
 use quorate_client::Freshness;
 use quorate_metadata::{Answer, Caller, DirectoryEntry, DirectoryPage};
 use quorate_protocol::file::{Attributes, FileKind, Name};
@@ -14,14 +14,11 @@ use quorate_protocol::time::SetTime;
 use quorate_protocol::{Credential, Groups, Ino, OperationBody};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 /// Entries of a directory that are fetched at a time.
 const PAGE_ENTRIES: u16 = 128;
 /// How often a truncation that met a lost session takes its grant anew.
 const GRANT_ATTEMPTS_MAX: u32 = 3;
-/// How long `statfs` waits before it answers with what it knows.
-const STATFS_PATIENCE: Duration = Duration::from_millis(500);
 /// `security.capability`, which the kernel asks for before every write.
 const CAPABILITY: &[u8] = b"security.capability";
 
@@ -352,7 +349,7 @@ impl Shared {
     pub async fn totals(&self, credential: &Credential) -> Outcome<quorate_metadata::rows::Totals> {
         let known = *self.totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let asked = self.client.read(credential, Query::Totals, Freshness::Floor);
-        match tokio::time::timeout(STATFS_PATIENCE, asked).await {
+        match tokio::time::timeout(PATIENCE_WITHOUT_QUORUM, asked).await {
             Ok(Ok(Answer::Totals(totals))) => {
                 *self.totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(totals);
                 Ok(totals)
@@ -363,14 +360,15 @@ impl Shared {
     }
 }
 
-/// Asks for the totals once, so that a `statfs` always has something to say.
-pub fn learn_totals(mount: &Mount) {
+/// Asks once for what a `df` always gets an answer to.
+pub fn learn(mount: &Mount) {
     let weak = Arc::downgrade(mount);
     let root = Credential { uid: 0, gid: 0, groups: Groups::OfPrincipal };
     mount.runtime.spawn(async move {
         if let Some(mount) = weak.upgrade() {
             // A later one asks again.
             let _ = mount.totals(&root).await;
+            let _ = mount.root_attributes(&root).await;
         }
     });
 }

@@ -6,14 +6,21 @@
 use crate::files::Files;
 use crate::options::MountOptions;
 use crate::releases::Releases;
+use crate::sleep::Pulse;
 use quorate_client::{Client, ClientError, Freshness, Step};
 use quorate_metadata::Answer;
 use quorate_protocol::file::{Attributes, Entropy, Name};
 use quorate_protocol::query::Query;
 use quorate_protocol::{Credential, Ino, OperationBody, Reply, SessionId};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::runtime::Handle;
+
+/// How long a question waits that has something to say without an answer.
+pub const PATIENCE_WITHOUT_QUORUM: Duration = Duration::from_millis(500);
+/// The root's inode number (rule S1).
+pub const ROOT: Ino = 1;
 
 /// The result of a request: an errno on failure.
 pub type Outcome<T> = Result<T, i32>;
@@ -38,6 +45,10 @@ pub struct Shared {
     pub failures: AtomicU64,
     /// The last totals, for a `statfs` that must not wait.
     pub totals: Mutex<Option<quorate_metadata::rows::Totals>>,
+    /// The last attributes of the root, which `df` looks at before.
+    pub root: Mutex<Option<Attributes>>,
+    /// When it was awake.
+    pub pulse: Pulse,
 }
 
 /// A handle to it, cheap to clone.
@@ -61,6 +72,7 @@ impl Shared {
         if self.options.read_only {
             return Err(libc::EROFS);
         }
+        self.wake().await;
         let releases = self.releases.take(self.client.session());
         if releases.is_empty() {
             return self.client.execute_to_end(credential, body).await.map_err(|error| errno(&error));
@@ -144,6 +156,24 @@ impl Shared {
     /// The attributes of an inode, with what is dirty here.
     pub async fn attributes(&self, credential: &Credential, ino: Ino) -> Outcome<Attributes> {
         self.attributes_by(credential, Query::Attributes { ino }, Freshness::Floor).await
+    }
+
+    /// The attributes of the root. While the cluster does not answer, those that were known last: `df` and its
+    /// like look at the root of every mount, and one that hangs there takes the whole machine's list with it.
+    pub async fn root_attributes(&self, credential: &Credential) -> Outcome<Attributes> {
+        let asked = self.attributes(credential, ROOT);
+        let known = self.root.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(known) = known else {
+            return asked.await.inspect(|found| self.remember_root(found));
+        };
+        match tokio::time::timeout(PATIENCE_WITHOUT_QUORUM, asked).await {
+            Ok(found) => found.inspect(|found| self.remember_root(found)),
+            Err(_) => Ok(known),
+        }
+    }
+
+    fn remember_root(&self, found: &Attributes) {
+        *self.root.lock().unwrap_or_else(PoisonError::into_inner) = Some(found.clone());
     }
 
     /// What a name names, linearizable.

@@ -65,6 +65,7 @@ impl Shared {
     /// Appends at the committed size, at once: two mounts that append never write over each other.
     pub async fn append(self: &Arc<Self>, file: &OpenFile, data: Vec<u8>) -> Outcome<usize> {
         self.write_back(&file.inode, &file.credential).await?;
+        self.wake().await;
         let length = data.len();
         let write = Self::write_of(&file.inode, Authority::Grant);
         let appended = match self.client.append(&file.credential, &write, data.clone()).await {

@@ -375,6 +375,14 @@ impl Client {
         self.session.id()
     }
 
+    /// Asks the cluster whether the session still is, by an operation that renews it.
+    ///
+    /// # Errors
+    /// [`ClientError::SessionLost`] when it is not: then what is queued from now on is for the next one.
+    pub async fn renew(&self) -> Result<(), ClientError> {
+        self.session.renew().await
+    }
+
     /// The sessions that follow the present one.
     #[must_use]
     pub fn sessions(&self) -> Sessions {
