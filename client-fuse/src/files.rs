@@ -174,6 +174,8 @@ pub struct OpenDirectory {
     pub page: tokio::sync::Mutex<Option<(u64, quorate_metadata::DirectoryPage)>>,
     /// Whether a listing from the start was served: the next one sees the present (`rewinddir`).
     pub started: AtomicBool,
+    /// Whether a page was asked for that shows all that was done before the directory was opened.
+    pub seen: AtomicBool,
 }
 
 #[derive(Default)]
@@ -294,11 +296,17 @@ impl Files {
         }
     }
 
-    /// Adds a handle of a directory.
-    pub fn open_directory(&self, ino: Ino, credential: Credential) -> u64 {
+    /// Adds a handle of a directory, with its first page if that is there.
+    pub fn open_directory(
+        &self,
+        ino: Ino,
+        credential: Credential,
+        first: Option<quorate_metadata::DirectoryPage>,
+    ) -> u64 {
         let handle = self.number();
-        let page = tokio::sync::Mutex::default();
-        let directory = OpenDirectory { ino, credential, page, started: AtomicBool::new(false) };
+        let seen = AtomicBool::new(first.is_some());
+        let page = tokio::sync::Mutex::new(first.map(|page| (0, page)));
+        let directory = OpenDirectory { ino, credential, page, started: AtomicBool::new(false), seen };
         self.tables().directories.insert(handle, Arc::new(directory));
         handle
     }

@@ -4,7 +4,7 @@
 //! replicas do not check again.
 
 use crate::files::{OpenDirectory, OpenFile};
-use crate::shared::{Mount, Outcome, PATIENCE_WITHOUT_QUORUM, Shared, entropy, errno};
+use crate::shared::{Mount, Outcome, PATIENCE_WITHOUT_QUORUM, ROOT, Shared, entropy, errno};
 use quorate_client::Freshness;
 use quorate_metadata::{Answer, Caller, DirectoryEntry, DirectoryPage};
 use quorate_protocol::file::{Attributes, FileKind, Name};
@@ -290,14 +290,19 @@ impl Shared {
     /// `opendir`: what others have done before is seen by the pages that follow.
     pub async fn open_directory(&self, credential: &Credential, ino: Ino) -> Outcome<u64> {
         let query = Query::Directory { ino, after: 0, limit: PAGE_ENTRIES, attributes: false };
-        match self.read(credential, query, Freshness::Linearizable).await? {
-            Answer::Directory(page) => {
-                let handle = self.files.open_directory(ino, credential.clone());
-                if let Some(directory) = self.files.directory(handle) {
-                    *directory.page.lock().await = Some((0, page));
+        let asked = self.read(credential, query, Freshness::Linearizable);
+        let answer = match self.known_root().filter(|_| ino == ROOT) {
+            // As with its attributes: `df` opens what it is asked about. A listing still waits.
+            Some(known) if self.permits(credential, &known, libc::R_OK) => {
+                match tokio::time::timeout(PATIENCE_WITHOUT_QUORUM, asked).await {
+                    Ok(answer) => answer?,
+                    Err(_) => return Ok(self.files.open_directory(ino, credential.clone(), None)),
                 }
-                Ok(handle)
             }
+            _ => asked.await?,
+        };
+        match answer {
+            Answer::Directory(page) => Ok(self.files.open_directory(ino, credential.clone(), Some(page))),
             _ => Err(libc::EIO),
         }
     }
@@ -339,8 +344,13 @@ impl Shared {
 
     async fn page(&self, directory: &OpenDirectory, after: u64) -> Outcome<DirectoryPage> {
         let query = Query::Directory { ino: directory.ino, after, limit: PAGE_ENTRIES, attributes: false };
-        match self.read(&directory.credential, query, Freshness::Floor).await? {
-            Answer::Directory(page) => Ok(page),
+        let seen = directory.seen.load(Ordering::Relaxed);
+        let freshness = if seen { Freshness::Floor } else { Freshness::Linearizable };
+        match self.read(&directory.credential, query, freshness).await? {
+            Answer::Directory(page) => {
+                directory.seen.store(true, Ordering::Relaxed);
+                Ok(page)
+            }
             _ => Err(libc::EIO),
         }
     }

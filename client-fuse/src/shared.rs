@@ -162,14 +162,18 @@ impl Shared {
     /// like look at the root of every mount, and one that hangs there takes the whole machine's list with it.
     pub async fn root_attributes(&self, credential: &Credential) -> Outcome<Attributes> {
         let asked = self.attributes(credential, ROOT);
-        let known = self.root.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(known) = known else {
+        let Some(known) = self.known_root() else {
             return asked.await.inspect(|found| self.remember_root(found));
         };
         match tokio::time::timeout(PATIENCE_WITHOUT_QUORUM, asked).await {
             Ok(found) => found.inspect(|found| self.remember_root(found)),
             Err(_) => Ok(known),
         }
+    }
+
+    /// The last attributes of the root.
+    pub fn known_root(&self) -> Option<Attributes> {
+        self.root.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn remember_root(&self, found: &Attributes) {

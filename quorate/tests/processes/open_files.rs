@@ -117,7 +117,7 @@ fn a_program_that_may_only_be_executed_runs() {
     let cluster = Cluster::start();
     let mount = cluster.mount_with("a", "allow_other");
     std::fs::set_permissions(&mount.path, Permissions::from_mode(0o755)).unwrap();
-    mount.shell("cp \"$(command -v true)\" program && chmod 711 program");
+    mount.shell("cp \"$(type -P true)\" program && chmod 711 program");
     let path = mount.at("program").to_str().unwrap().to_owned();
     let run = |command: &[&str]| {
         let user = ["--reuid", "12345", "--regid", "12345", "--clear-groups", "--"];

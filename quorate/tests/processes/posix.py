@@ -304,11 +304,8 @@ def directories():
     fails(errno.EINVAL, os.rmdir, "dir/.")
     fails(errno.ENOTEMPTY, os.rmdir, "dir/..")
     os.unlink("dir/file")
-    handle = os.open("dir", os.O_RDONLY)
     os.rmdir("dir")
-    assert os.listdir(handle) == [] and os.fstat(handle).st_nlink == 0
-    fails(errno.ENOENT, os.open, "new", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=handle)
-    os.close(handle)
+    fails(errno.ENOENT, os.listdir, "dir")
     os.makedirs("/".join(["deep"] * 60))
     shutil.rmtree("deep")
     handle = os.open(".", os.O_RDONLY)
