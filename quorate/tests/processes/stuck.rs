@@ -21,7 +21,6 @@ fn send(child: &Child, signal: Signal) {
 fn a_process_in_a_call_that_gets_no_answer_can_be_killed() {
     let cluster = Cluster::start();
     let mount = cluster.mount_with("a", "hard");
-    fs::write(mount.at("file"), "x").unwrap();
     let go = cluster.home().join("go");
     let calls = [
         ("exec mkdir new", Signal::SIGKILL),
@@ -32,9 +31,13 @@ fn a_process_in_a_call_that_gets_no_answer_can_be_killed() {
         ("exec 3>>file && echo more >&3 && exec sync file", Signal::SIGKILL),
     ];
     let mut children = Vec::new();
-    for (call, _) in calls {
+    for (number, (call, _)) in calls.iter().enumerate() {
+        // Each in a directory of its own: in one and the same, the kernel lets the second wait for the first.
+        let directory = mount.at(&number.to_string());
+        fs::create_dir(&directory).unwrap();
+        fs::write(directory.join("file"), "x").unwrap();
         let script = format!("until test -e {}; do sleep 0.05; done; {call}", go.display());
-        children.push(Command::new("bash").args(["-c", &script]).current_dir(&mount.path).spawn().unwrap());
+        children.push(Command::new("bash").args(["-c", &script]).current_dir(&directory).spawn().unwrap());
     }
     std::thread::sleep(Duration::from_millis(300));
     [0, 1].iter().for_each(|replica| cluster.local.pause(*replica).unwrap());
