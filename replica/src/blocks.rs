@@ -21,7 +21,7 @@ use quorate_metadata::rows::{Block, Row as _};
 use quorate_protocol::blocks::{BlockDescriptor, BlockReceipt, BlockReceiptBody, receipt_leaf};
 use quorate_protocol::client::{ClientReply, Refusal};
 use quorate_protocol::{BatchTime, Epoch, PeerMessage, ReplicaIndex, SessionId};
-use quorate_store::blocks::{BlockError, BlockOptions, Blocks, Upload};
+use quorate_store::blocks::{BlockError, BlockOptions, Blocks, Upload, Usage};
 use quorate_store::directory::Directory;
 use quorate_transport::{ConnectionId, PeerNetwork, ReplyHandle};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -256,9 +256,9 @@ impl BlockKeeper {
         }
     }
 
-    /// Bytes of block content that are stored.
-    pub fn bytes(&self) -> u64 {
-        self.works.blocks.usage().content_bytes
+    /// How much is stored.
+    pub fn usage(&self) -> Usage {
+        self.works.blocks.usage()
     }
 }
 

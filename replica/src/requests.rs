@@ -288,6 +288,8 @@ impl Node {
     fn status(&self) -> ReplicaStatus {
         let status = self.consensus.status();
         let me = self.consensus.configuration().me();
+        let totals = self.state.totals();
+        let usage = self.blocks.usage();
         ReplicaStatus {
             replica: me,
             epoch: status.epoch,
@@ -299,8 +301,11 @@ impl Node {
             certificate: self.certificate.clone(),
             peers: self.peers.connected().try_into().unwrap_or_default(),
             pending: u32::try_from(status.pool).unwrap_or(u32::MAX),
-            block_bytes: self.blocks.bytes(),
+            stored_blocks: usage.blocks,
+            block_bytes: usage.content_bytes,
             state_rows: self.state.row_count(),
+            inodes: totals.inodes,
+            blocks: totals.blocks,
         }
     }
 }
