@@ -16,6 +16,7 @@ pub mod effect;
 mod fetch;
 pub mod input;
 mod invariants;
+mod monitor;
 mod new_view;
 mod pool;
 mod propose;
@@ -23,12 +24,13 @@ pub mod read_index;
 mod recovery;
 pub mod replica;
 mod tally;
+mod terms;
 mod timers;
 mod view_change;
 mod vote;
 
 pub use configuration::{
-    Configuration, ConfigurationError, Parameters, PoolBounds, ProposalBounds, Timeouts,
+    Configuration, ConfigurationError, MonitorBounds, Parameters, PoolBounds, ProposalBounds, Timeouts,
 };
 pub use door::{KnownEnvelopes, NoEnvelopes, Rejection, Verified};
 pub use effect::{Effect, Evidence, HaltReason, Token};

@@ -20,8 +20,14 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(5);
 impl Node {
     pub(crate) fn on_peer_event(&mut self, event: PeerEvent) {
         match event {
-            PeerEvent::Connected(peer) => tracing::info!(peer, "connected"),
-            PeerEvent::Disconnected(peer) => tracing::info!(peer, "disconnected"),
+            PeerEvent::Connected(peer) => {
+                tracing::info!(peer, "connected");
+                self.step(Input::Connected(peer));
+            }
+            PeerEvent::Disconnected(peer) => {
+                tracing::info!(peer, "disconnected");
+                self.step(Input::Disconnected(peer));
+            }
             PeerEvent::Message { from, message } => self.on_peer_message(from, message),
         }
     }
