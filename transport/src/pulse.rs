@@ -61,8 +61,8 @@ async fn open(remote: SocketAddr) -> std::io::Result<UdpSocket> {
 
 /// Whether the last question was refused.
 fn was_refused(socket: &UdpSocket) -> bool {
-    let refused = |error: std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;
-    matches!(socket.take_error(), Ok(Some(error)) if refused(error))
+    let error = socket.take_error().ok().flatten();
+    error.is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
 #[cfg(test)]
