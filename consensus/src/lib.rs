@@ -17,6 +17,7 @@ pub mod effect;
 mod fetch;
 pub mod input;
 mod invariants;
+mod monitor;
 mod new_view;
 mod pool;
 mod propose;
@@ -25,12 +26,13 @@ mod recovery;
 pub mod replica;
 mod screen;
 mod tally;
+mod terms;
 mod timers;
 mod view_change;
 mod vote;
 
 pub use configuration::{
-    Configuration, ConfigurationError, Parameters, PoolBounds, ProposalBounds, Timeouts,
+    Configuration, ConfigurationError, MonitorBounds, Parameters, PoolBounds, ProposalBounds, Timeouts,
 };
 pub use door::{KnownEnvelopes, NoEnvelopes, Rejection, Verified};
 pub use effect::{Effect, Evidence, HaltReason, Token};

@@ -22,6 +22,7 @@ use crate::door::rank;
 use crate::effect::Effect;
 use crate::fetch::Fetches;
 use crate::input::Monotonic;
+use crate::monitor::Monitor;
 use crate::pool::Pool;
 use crate::replica::{Replica, Staged, Tip, ViewState};
 use crate::tally::{Added, Standing, VoteTable};
@@ -316,6 +317,8 @@ impl Replica {
             failed_views: 0,
             barren_views: 0,
             pool,
+            monitor: Monitor::default(),
+            gone: BTreeSet::new(),
             awaited: None,
             fetches: Fetches::default(),
             catch_up: CatchUp::default(),

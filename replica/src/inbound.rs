@@ -30,8 +30,14 @@ pub(crate) enum Refused {
 impl Node {
     pub(crate) fn on_peer_event(&mut self, event: PeerEvent) {
         match event {
-            PeerEvent::Connected(peer) => tracing::info!(peer, "connected"),
-            PeerEvent::Disconnected(peer) => tracing::info!(peer, "disconnected"),
+            PeerEvent::Connected(peer) => {
+                tracing::info!(peer, "connected");
+                self.step(Input::Connected(peer));
+            }
+            PeerEvent::Disconnected(peer) => {
+                tracing::info!(peer, "disconnected");
+                self.step(Input::Disconnected(peer));
+            }
             PeerEvent::Message { from, message, bytes } => self.on_peer_message(from, message, bytes),
         }
     }

@@ -239,7 +239,9 @@ impl World {
             PeerMessage::Suspect(suspect) => self.marks.hit(match suspect.reason {
                 Suspicion::Restarted => Mark::SuspectRestarted,
                 Suspicion::Revoked => Mark::SuspectRevoked,
-                Suspicion::Timeout | Suspicion::Monitor | Suspicion::Fault => Mark::SuspectTimeout,
+                Suspicion::Monitor => Mark::SuspectMonitor,
+                Suspicion::Disconnected => Mark::SuspectDisconnected,
+                Suspicion::Timeout | Suspicion::Fault => Mark::SuspectTimeout,
             }),
             PeerMessage::Resign(_) => self.marks.hit(Mark::Resign),
             PeerMessage::Batches(_) => self.marks.hit(Mark::BatchesFetched),

@@ -32,6 +32,7 @@ pub mod key_file;
 pub mod link;
 mod outbox;
 pub mod peers;
+mod pulse;
 pub mod server;
 mod tls;
 pub mod tuning;

@@ -418,6 +418,9 @@ async fn run_lanes(
     }
     tokio::select! {
         error = connection.closed() => std::io::Error::from(error).into(),
+        () = crate::pulse::refused(connection) => {
+            std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "nobody listens on its port").into()
+        }
         ended = tasks.join_next() => match ended {
             Some(Ok(error)) => {
                 if error.fault() == crate::error::Fault::Peer {

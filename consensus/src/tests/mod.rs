@@ -16,6 +16,7 @@ mod door;
 mod forge;
 mod forks;
 mod harness;
+mod leaders;
 mod normal;
 mod pool;
 mod restarts;
