@@ -105,6 +105,7 @@ impl Replica {
             }
             Some(_) => {}
             None => {
+                self.watch_certificate(&certificate);
                 self.decided.insert(certificate.height, certificate);
                 self.changed = true;
             }
@@ -148,6 +149,7 @@ impl Replica {
             self.claim = Some(certificate.clone());
         }
         self.pool.commit(&proposal, &advanced, header.time, self.now);
+        self.watch_commit(&header, &certificate);
         self.committed = Tip {
             height,
             header: header.clone(),

@@ -12,6 +12,7 @@ mod catching_up;
 mod chaos;
 mod clients;
 mod door;
+mod evidence;
 mod forge;
 mod forks;
 mod harness;
