@@ -8,6 +8,7 @@
 use crate::blocks::BlockKeeper;
 use crate::clients::Clients;
 use crate::disk::{Disk, Write};
+use crate::evidence::EvidenceKeeper;
 use crate::executor::{Executor, Outcome};
 use crate::fairness::Fairness;
 use crate::history::History;
@@ -60,6 +61,7 @@ pub struct Node {
     pub(crate) keeper: StateKeeper,
     pub(crate) blocks: BlockKeeper,
     pub(crate) history: History,
+    pub(crate) evidence: EvidenceKeeper,
     pub(crate) peers: PeerNetwork,
     pub(crate) clients: Clients,
     /// The committed state, and the certificate of its header; consensus may be some heights ahead of both
@@ -151,6 +153,7 @@ impl Node {
             self.care_due = now + CARE_INTERVAL;
             self.blocks.look_after(&self.state);
             self.answer_waiting_reads();
+            self.offer_evidence(now);
         }
     }
 

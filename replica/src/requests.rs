@@ -65,6 +65,13 @@ impl Node {
             }
             ClientRequest::Status => reply.send(&ClientReply::Status(self.status())),
             ClientRequest::History { from } => self.history_from(connection, from, reply),
+            ClientRequest::Evidence { after } => {
+                // A proposal that breaks a rule is shown whole, with what clients put into it.
+                match self.may_audit(connection) {
+                    Ok(()) => reply.send(&ClientReply::Evidence(self.evidence.page(after))),
+                    Err(refusal) => reply.send(&refusal),
+                }
+            }
         }
     }
 
@@ -213,14 +220,18 @@ impl Node {
         }
     }
 
-    fn history_from(&self, connection: &ClientConnection, from: u64, reply: ReplyHandle) {
+    /// Whether the connection's principal may see what is in batches.
+    fn may_audit(&self, connection: &ClientConnection) -> Result<(), ClientReply> {
         match self.principal(connection) {
-            Some((_, rights)) if rights.auditor || rights.administrator => {}
-            Some(_) => {
-                let text = "the log is for auditors and administrators";
-                return reply.send(&refused(Refusal::Denied, text));
-            }
-            None => return reply.send(&nobody()),
+            Some((_, rights)) if rights.auditor || rights.administrator => Ok(()),
+            Some(_) => Err(refused(Refusal::Denied, "the log is for auditors and administrators")),
+            None => Err(nobody()),
+        }
+    }
+
+    fn history_from(&self, connection: &ClientConnection, from: u64, reply: ReplyHandle) {
+        if let Err(refusal) = self.may_audit(connection) {
+            return reply.send(&refusal);
         }
         self.history.committed_from(from, move |batches| {
             reply.send(&match batches.try_into() {

@@ -8,6 +8,7 @@ use crate::blocks::BlockKeeper;
 use crate::clients::Clients;
 use crate::disk::Disk;
 use crate::error::ReplicaError;
+use crate::evidence::EvidenceKeeper;
 use crate::executor::{Executor, Surroundings};
 use crate::fairness::Fairness;
 use crate::history::History;
@@ -121,6 +122,8 @@ fn assemble(
     let place = (me, cluster.members().n());
     let blocks = BlockKeeper::start(directory, &state, transport.peers.clone(), place, signer)?;
     let certificate = consensus.committed_certificate().cloned();
+    let court = crate::inbound::court(consensus.configuration(), verifier.as_ref());
+    let evidence = EvidenceKeeper::start(directory, &court).map_err(no_thread)?;
     let mut node = Node {
         certificate,
         consensus,
@@ -130,6 +133,7 @@ fn assemble(
         keeper,
         blocks,
         history: History::start(archive, database).map_err(no_thread)?,
+        evidence,
         peers: transport.peers.clone(),
         clients: Clients::default(),
         state,
