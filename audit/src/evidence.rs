@@ -8,13 +8,13 @@ use quorate_crypto::{
     Certificate, CertificateError, CertificateKind, Hash, MemberSet, Signature, SignatureError, Statement,
     StatementKind, Verifier,
 };
-use quorate_execution::{StaticFault, check_envelope, minimum_time};
+use quorate_execution::{GenesisError, State, StaticFault, check_envelope, minimum_time};
 use quorate_protocol::evidence::{Contradiction, EVIDENCE_VERSION, ParentWitness, Proof};
 use quorate_protocol::limits::EVIDENCE_BYTES_MAX;
 use quorate_protocol::view_change::{Rank, SignedClaim};
 use quorate_protocol::{
-    BatchTime, Epoch, Evidence, EvidenceKind, Header, Height, PrePrepare, Proposal, ReplicaIndex, Vote,
-    VoteKind,
+    BatchTime, Epoch, Evidence, EvidenceKind, Genesis, Header, Height, PrePrepare, Proposal, ReplicaIndex,
+    Vote, VoteKind,
 };
 
 /// What is known of a cluster by whoever judges.
@@ -125,6 +125,14 @@ pub enum NoProof {
     NotRuledOut,
 }
 
+/// The header of height 0, which [`Court`] needs.
+///
+/// # Errors
+/// [`GenesisError`] when it is none that a cluster can start from.
+pub fn genesis_header(genesis: &Genesis) -> Result<Header, GenesisError> {
+    Ok(State::genesis(genesis)?.header().clone())
+}
+
 /// The rule that each kind breaks.
 #[must_use]
 pub const fn rule_of(kind: EvidenceKind) -> &'static str {
@@ -214,9 +222,11 @@ impl Court<'_> {
         signature: &Signature,
     ) -> Result<(), NoProof> {
         let member = self.members.get(replica).ok_or(NoProof::UnknownReplica(replica))?;
-        self.verifier
-            .verify(&member.consensus, statement, signature)
-            .map_err(|error| NoProof::Signature { replica, statement: statement.kind, error })
+        self.verifier.verify(&member.consensus, statement, signature).map_err(|error| NoProof::Signature {
+            replica,
+            statement: statement.kind,
+            error,
+        })
     }
 
     fn contradiction(

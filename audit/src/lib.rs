@@ -14,7 +14,7 @@ mod statements;
 mod verify;
 
 pub use chain::{Auditor, Policy};
-pub use evidence::{Court, Guilt, NoProof, rule_of};
+pub use evidence::{Court, Guilt, NoProof, genesis_header, rule_of};
 pub use report::{Breach, Progress, Report, Rule, Verdict};
 pub use source::{Source, SourceError};
 pub use statements::{StatementText, statement_name, statements};

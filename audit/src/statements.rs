@@ -130,7 +130,9 @@ fn sentence(signer: ReplicaIndex, statement: &Statement) -> String {
         }
         kind => {
             let name = statement_name(kind);
-            format!("replica {signer} signed {name} in view {view} for the header {digest} of height {height}")
+            format!(
+                "replica {signer} signed {name} in view {view} for the header {digest} of height {height}"
+            )
         }
     }
 }

@@ -39,7 +39,11 @@ impl Replica {
                 if stale { None } else { Some(message) }
             }
             PeerMessage::Proposed(ref statement) => {
-                if self.is_contrary(statement) { Some(message) } else { None }
+                if self.is_contrary(statement) {
+                    Some(message)
+                } else {
+                    None
+                }
             }
             other => Some(other),
         }
@@ -278,7 +282,10 @@ impl Replica {
 }
 
 /// Says whether the signature of a vote holds.
-pub(crate) fn holds<'a>(configuration: &'a Configuration, verifier: &'a dyn Verifier) -> impl Fn(&Vote) -> bool + 'a {
+pub(crate) fn holds<'a>(
+    configuration: &'a Configuration,
+    verifier: &'a dyn Verifier,
+) -> impl Fn(&Vote) -> bool + 'a {
     |vote| {
         let statement = vote.statement(*configuration.cluster());
         let member = configuration.members().get(vote.replica);

@@ -8,7 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_crypto::{Certificate, CertificateKind, Hash};
-use quorate_protocol::evidence::{Contradiction, ParentWitness, Place, Proof, ProposalStatement, SignedDigest};
+use quorate_protocol::evidence::{
+    Contradiction, ParentWitness, Place, Proof, ProposalStatement, SignedDigest,
+};
 use quorate_protocol::limits::EVIDENCE_PER_KIND_MAX;
 use quorate_protocol::peer::Batch;
 use quorate_protocol::view_change::{Rank, SignedClaim, Suspicion};
@@ -121,7 +123,10 @@ impl Replica {
     pub(crate) fn is_contrary(&self, statement: &ProposalStatement) -> bool {
         let (view, height) = (statement.view, statement.height);
         let leader = self.configuration.leader(view);
-        self.witness.seen.get(&(view, height)).is_some_and(|seen| seen.signed.digest != statement.signed.digest)
+        self.witness
+            .seen
+            .get(&(view, height))
+            .is_some_and(|seen| seen.signed.digest != statement.signed.digest)
             && self.is_news(leader, EvidenceKind::ConflictingPrePrepare, (view, height))
     }
 
@@ -177,8 +182,8 @@ impl Replica {
 
     fn report_unfounded(&mut self, commit: Vote, certificate: Certificate) {
         let (culprit, place) = (commit.replica, (commit.view, commit.height));
-        let news = culprit != self.configuration.me()
-            && self.is_news(culprit, EvidenceKind::UnfoundedCommit, place);
+        let news =
+            culprit != self.configuration.me() && self.is_news(culprit, EvidenceKind::UnfoundedCommit, place);
         if news && self.vote_holds(&commit) {
             self.report(culprit, Proof::UnfoundedCommit { commit, certificate });
         }
@@ -287,9 +292,8 @@ impl Replica {
         if below == self.committed.height {
             let header = self.committed.header.clone();
             let certificate = self.committed.certificate.clone();
-            return Some(certificate.map_or(ParentWitness::Genesis, |certificate| ParentWitness::Certified {
-                header,
-                certificate,
+            return Some(certificate.map_or(ParentWitness::Genesis, |certificate| {
+                ParentWitness::Certified { header, certificate }
             }));
         }
         let block = self.view.chain.get(&below).and_then(|digest| self.blocks.get(digest))?;

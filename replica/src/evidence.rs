@@ -183,7 +183,12 @@ impl EvidenceKeeper {
     }
 
     /// A peer has evidence; what to ask it for.
-    pub fn offered(&mut self, from: ReplicaIndex, offers: &[EvidenceOffer], now: Instant) -> Option<PeerMessage> {
+    pub fn offered(
+        &mut self,
+        from: ReplicaIndex,
+        offers: &[EvidenceOffer],
+        now: Instant,
+    ) -> Option<PeerMessage> {
         let wanted: Vec<EvidenceOffer> = offers.iter().filter(|offer| self.wants(offer)).copied().collect();
         self.peers.entry(from).or_default().offers = wanted;
         self.ask(from, now)

@@ -98,7 +98,9 @@ impl Node {
                 self.evidence.offers().iter().for_each(|offers| self.peers.broadcast(offers));
             }
             Kept::Enough => {}
-            Kept::Refused(refusal) => tracing::warn!(?from, %refusal, "what is shown as evidence proves nothing"),
+            Kept::Refused(refusal) => {
+                tracing::warn!(?from, %refusal, "what is shown as evidence proves nothing")
+            }
         }
     }
 

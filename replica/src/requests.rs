@@ -67,10 +67,8 @@ impl Node {
             ClientRequest::History { from } => self.history_from(connection, from, reply),
             ClientRequest::Evidence { after } => {
                 // A proposal that breaks a rule is shown whole, with what clients put into it.
-                match self.may_audit(connection) {
-                    Ok(()) => reply.send(&ClientReply::Evidence(self.evidence.page(after))),
-                    Err(refusal) => reply.send(&refusal),
-                }
+                let page = || ClientReply::Evidence(self.evidence.page(after));
+                reply.send(&self.refused_audit(connection).unwrap_or_else(page));
             }
         }
     }
@@ -220,17 +218,17 @@ impl Node {
         }
     }
 
-    /// Whether the connection's principal may see what is in batches.
-    fn may_audit(&self, connection: &ClientConnection) -> Result<(), ClientReply> {
+    /// The refusal of a connection whose principal may not see what is in batches.
+    fn refused_audit(&self, connection: &ClientConnection) -> Option<ClientReply> {
         match self.principal(connection) {
-            Some((_, rights)) if rights.auditor || rights.administrator => Ok(()),
-            Some(_) => Err(refused(Refusal::Denied, "the log is for auditors and administrators")),
-            None => Err(nobody()),
+            Some((_, rights)) if rights.auditor || rights.administrator => None,
+            Some(_) => Some(refused(Refusal::Denied, "the log is for auditors and administrators")),
+            None => Some(nobody()),
         }
     }
 
     fn history_from(&self, connection: &ClientConnection, from: u64, reply: ReplyHandle) {
-        if let Err(refusal) = self.may_audit(connection) {
+        if let Some(refusal) = self.refused_audit(connection) {
             return reply.send(&refusal);
         }
         self.history.committed_from(from, move |batches| {

@@ -9,9 +9,7 @@ use quorate_audit::Court;
 use quorate_crypto::{Certificate, Hash};
 use quorate_protocol::evidence::{Contradiction, ParentWitness, Proof, SignedDigest};
 use quorate_protocol::view_change::SignedClaim;
-use quorate_protocol::{
-    Evidence, EvidenceKind, Header, PeerMessage, PrePrepare, ReplicaIndex, Vote,
-};
+use quorate_protocol::{Evidence, EvidenceKind, Header, PeerMessage, PrePrepare, ReplicaIndex, Vote};
 
 use crate::marks::Mark;
 use crate::oracle::{Verdict, broken};

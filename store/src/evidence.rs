@@ -115,8 +115,7 @@ pub fn read_evidence_file(path: &Path) -> Result<Evidence, StoredEvidenceError> 
     let bound = EVIDENCE_BYTES_MAX.saturating_add(FRAME_BYTES_MAX);
     let mut bytes = Vec::new();
     file.take(bound as u64).read_to_end(&mut bytes).at("read", path)?;
-    Evidence::from_file(&bytes)
-        .map_err(|error| StoredEvidenceError::Content { path: path.to_owned(), error })
+    Evidence::from_file(&bytes).map_err(|error| StoredEvidenceError::Content { path: path.to_owned(), error })
 }
 
 fn read_one(path: &Path) -> Result<Evidence, StoredEvidenceError> {

@@ -73,10 +73,11 @@ fn a6_a_face_that_comes_after_its_height_was_committed_is_evidence_as_well() {
     }
     assert_eq!(kinds(&net, 1), [(0, EvidenceKind::ConflictingPrePrepare)]);
     // What was proposed here says nothing about places of which this replica has seen no proposal.
-    net.deliver(3, 2, PeerMessage::Proposed(quorate_protocol::evidence::ProposalStatement {
-        height: 2,
-        ..statement
-    }));
+    net.deliver(
+        3,
+        2,
+        PeerMessage::Proposed(quorate_protocol::evidence::ProposalStatement { height: 2, ..statement }),
+    );
     assert!(net.nodes[2].evidence.is_empty());
 }
 

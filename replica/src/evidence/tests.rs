@@ -1,7 +1,9 @@
 //! Evidence of a replica: bounded, kept over restarts, and passed on from one to the next.
 
 use super::*;
-use quorate_crypto::{Address, Ed25519Signer, Ed25519Verifier, Member, MemberSet, NodeSeed, Role, Signature, Signer};
+use quorate_crypto::{
+    Address, Ed25519Signer, Ed25519Verifier, Member, MemberSet, NodeSeed, Role, Signature, Signer,
+};
 use quorate_protocol::evidence::{Contradiction, Proof, SignedDigest};
 use quorate_protocol::{Header, Vote, VoteKind};
 use quorate_store::directory::Identity;
