@@ -30,10 +30,7 @@ pub fn run(args: &StatusArgs) -> CommandResult {
     let verdict = verdict(&status);
     match args.output {
         Output::Json => println!("{}", json(&status, &verdict, &faulty)),
-        Output::Text => {
-            print_text(&status, &verdict);
-            faulty.values().for_each(|faulty| println!("{faulty}"));
-        }
+        Output::Text => print_text(&status, &verdict, &faulty),
     }
     Ok(ExitCode::from(verdict.code))
 }
@@ -86,7 +83,7 @@ fn one_root(status: &ClusterStatus) -> bool {
     )
 }
 
-fn print_text(status: &ClusterStatus, verdict: &Verdict) {
+fn print_text(status: &ClusterStatus, verdict: &Verdict, faulty: &BTreeMap<u8, Faulty>) {
     let top = status.height().unwrap_or(0);
     println!(
         "{:<3} {:<22} {:<9} {:>6} {:>9} {:>5} {:<7} {:<6} state root",
@@ -95,6 +92,7 @@ fn print_text(status: &ClusterStatus, verdict: &Verdict) {
     for state in &status.replicas {
         println!("{}", line(state, top));
     }
+    faulty.values().for_each(|faulty| println!("{faulty}"));
     println!("{}", verdict.text);
 }
 
