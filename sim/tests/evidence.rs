@@ -29,7 +29,7 @@ fn shown(seeds: u64, behaviour: impl Fn(&Plan) -> Behaviour) -> BTreeMap<Evidenc
 #[test]
 fn a6_who_equivocates_is_named_although_nobody_is_told_both() {
     // Each replica is sent one of the faces only.
-    let kinds = shown(40, |plan| Behaviour::Equivocating((1 << plan.n) - 2 & 0b1010));
+    let kinds = shown(40, |plan| Behaviour::Equivocating(((1 << plan.n) - 2) & 0b1010));
     assert!(kinds.get(&EvidenceKind::ConflictingPrePrepare).is_some_and(|count| *count > 20), "{kinds:?}");
 }
 

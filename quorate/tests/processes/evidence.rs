@@ -208,7 +208,8 @@ async fn impostor(cluster: &Cluster, pieces: Vec<Evidence>) {
         }
     }
     // Long enough for the last one to arrive.
-    let _ = tokio::time::timeout(Duration::from_secs(1), transport.peer_events.recv()).await;
+    let until = tokio::time::Instant::now() + Duration::from_secs(1);
+    while let Ok(Some(_)) = tokio::time::timeout_at(until, transport.peer_events.recv()).await {}
     transport.close().await;
 }
 
