@@ -27,6 +27,7 @@ mod blocks;
 mod client;
 mod core;
 pub mod error;
+pub mod evidence;
 pub mod file;
 mod network;
 pub mod observer;
@@ -43,6 +44,7 @@ pub mod trust;
 
 pub use client::{Certified, Client, Freshness, Pending, Sessions, Step};
 pub use error::ClientError;
+pub use evidence::ShownEvidence;
 pub use file::{DirtyRange, FileData, FileRead, FileWrite};
 pub use observer::Observer;
 pub use options::ClientOptions;

@@ -105,6 +105,7 @@ impl Replica {
             }
             Some(_) => {}
             None => {
+                self.watch_certificate(&certificate);
                 self.decided.insert(certificate.height, certificate);
                 self.changed = true;
             }
@@ -154,6 +155,7 @@ impl Replica {
                 self.monitor.served(self.now.since(since));
             }
         }
+        self.watch_commit(&header, &certificate);
         self.committed = Tip {
             height,
             header: header.clone(),

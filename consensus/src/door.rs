@@ -6,10 +6,11 @@
 //! Cheap checks come before costly ones, and nothing here changes any state (hazard AU6).
 
 use quorate_crypto::{Certificate, CertificateError, Hash, SignatureError, Verifier};
+use quorate_protocol::evidence::{Proof, ProposalStatement};
 use quorate_protocol::limits::{ENVELOPE_BYTES_MAX, OPERATIONS_PER_PROPOSAL_MAX, PROPOSAL_BYTES_MAX};
 use quorate_protocol::peer::{Batch, CommittedBatch};
 use quorate_protocol::view_change::{NewView, Rank, Resign, SignedClaim, ViewChange};
-use quorate_protocol::{Envelope, Epoch, PeerMessage, PrePrepare, ReplicaIndex, View, Vote};
+use quorate_protocol::{Envelope, Epoch, Evidence, PeerMessage, PrePrepare, ReplicaIndex, View, Vote};
 
 use crate::configuration::Configuration;
 
@@ -104,6 +105,33 @@ pub enum Rejection {
     },
 }
 
+/// A message that was turned away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Why.
+    pub rejection: Rejection,
+    /// The message.
+    pub message: PeerMessage,
+}
+
+impl Refused {
+    /// What it proves about the leader that signed it: an honest one proposes only envelopes that passed its
+    /// own door, where the same rule holds.
+    #[must_use]
+    pub fn into_evidence(self, configuration: &Configuration) -> Option<Evidence> {
+        match (self.rejection, self.message) {
+            // The leader's signature was checked before any envelope's.
+            (Rejection::Envelope { index, .. }, PeerMessage::PrePrepare(pre_prepare)) => {
+                let (epoch, culprit) = (pre_prepare.epoch, configuration.leader(pre_prepare.view));
+                let envelope = u32::try_from(index).ok()?;
+                let proof = Proof::InvalidProposal { pre_prepare, envelope };
+                Some(Evidence::new(*configuration.cluster(), epoch, culprit, proof))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Verifies a message that the connection of replica `from` brought.
 ///
 /// # Errors
@@ -115,13 +143,16 @@ pub fn verify(
     known: &dyn KnownEnvelopes,
     from: ReplicaIndex,
     message: PeerMessage,
-) -> Result<Verified<PeerMessage>, Rejection> {
-    if from == configuration.me() || configuration.members().get(from).is_none() {
-        return Err(Rejection::Sender(from));
+) -> Result<Verified<PeerMessage>, Box<Refused>> {
+    let verified = if from == configuration.me() || configuration.members().get(from).is_none() {
+        Err(Rejection::Sender(from))
+    } else {
+        Door { configuration, verifier, known }.message(from, &message)
+    };
+    match verified {
+        Ok(digest) => Ok(Verified::new(message, digest)),
+        Err(rejection) => Err(Box::new(Refused { rejection, message })),
     }
-    let door = Door { configuration, verifier, known };
-    let digest = door.message(from, &message)?;
-    Ok(Verified::new(message, digest))
 }
 
 /// Verifies an envelope that a client or a peer sent.
@@ -182,12 +213,16 @@ impl Door<'_> {
             PeerMessage::Announce(announcement) => self.epoch(announcement.epoch)?,
             PeerMessage::Committed(batches) => self.committed(batches)?,
             PeerMessage::Batches(batches) => self.batches(batches)?,
+            PeerMessage::Proposed(statement) => self.proposed(statement)?,
             PeerMessage::FetchCommitted { .. }
             | PeerMessage::FetchBatches { .. }
             | PeerMessage::FetchNewView { .. }
-            // Content is addressed by its hash; the driver compares it.
+            // Content is addressed by its hash; the driver compares it, and verifies evidence.
             | PeerMessage::FetchBlock { .. }
-            | PeerMessage::Block { .. } => {}
+            | PeerMessage::Block { .. }
+            | PeerMessage::OfferEvidence(_)
+            | PeerMessage::FetchEvidence { .. }
+            | PeerMessage::Evidence(_) => {}
         }
         Ok(Hash::ZERO)
     }
@@ -249,6 +284,15 @@ impl Door<'_> {
             self.envelope(index, envelope)?;
         }
         Ok(digest)
+    }
+
+    fn proposed(&self, statement: &ProposalStatement) -> Result<(), Rejection> {
+        let ProposalStatement { epoch, view, height, signed } = *statement;
+        self.epoch(epoch)?;
+        ensure(height > 0, "statement of a proposal", "genesis is not proposed")?;
+        let cluster = *self.configuration.cluster();
+        let signature = PrePrepare::statement(cluster, epoch, view, height, signed.digest);
+        self.signature(self.configuration.leader(view), &signature, &signed.signature)
     }
 
     fn envelope(&self, index: usize, envelope: &Envelope) -> Result<Hash, Rejection> {

@@ -154,6 +154,7 @@ impl Replica {
 
     /// Batches by header hash, descending, as the door has checked.
     pub(crate) fn on_batches(&mut self, batches: Vec<Batch>) {
+        self.watch_batches(&batches);
         let wanted = batches.first().is_some_and(|batch| {
             let want = self.fetches.batches.get(&batch.header.hash());
             want.is_some_and(|want| want.height == batch.header.height)

@@ -30,12 +30,13 @@ mod terms;
 mod timers;
 mod view_change;
 mod vote;
+mod witness;
 
 pub use configuration::{
     Configuration, ConfigurationError, MonitorBounds, Parameters, PoolBounds, ProposalBounds, Timeouts,
 };
-pub use door::{KnownEnvelopes, NoEnvelopes, Rejection, Verified};
-pub use effect::{Effect, Evidence, HaltReason, Token};
+pub use door::{KnownEnvelopes, NoEnvelopes, Refused, Rejection, Verified};
+pub use effect::{Effect, HaltReason, Token};
 pub use input::{ExecutedHeader, Input, Monotonic, StaticFault};
 pub use read_index::ReadIndex;
 pub use recovery::RecoveryError;

@@ -27,6 +27,7 @@ use crate::pool::Pool;
 use crate::replica::{Replica, Staged, Tip, ViewState};
 use crate::tally::{Added, Standing, VoteTable};
 use crate::timers::Timers;
+use crate::witness::Witness;
 
 /// A log that a replica must not vote on. The fault of the disk or of whoever put the log there.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -323,6 +324,7 @@ impl Replica {
             fetches: Fetches::default(),
             catch_up: CatchUp::default(),
             timers: Timers::default(),
+            witness: Witness::default(),
             halted: None,
         };
         replica.check_claim()?;

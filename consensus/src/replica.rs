@@ -17,13 +17,14 @@ use crate::block::Blocks;
 use crate::catch_up::CatchUp;
 use crate::configuration::Configuration;
 use crate::door::rank;
-use crate::effect::{Effect, Evidence, HaltReason, Token};
+use crate::effect::{Effect, HaltReason, Token};
 use crate::fetch::Fetches;
 use crate::input::{Input, Monotonic};
 use crate::monitor::Monitor;
 use crate::pool::Pool;
 use crate::tally::{Standing, VoteTable};
 use crate::timers::Timers;
+use crate::witness::Witness;
 
 /// Most rounds in which the phases of one step may make progress. Each round but the last moves a height
 /// or a view, so this is far beyond what a window of heights can need.
@@ -49,8 +50,6 @@ pub(crate) struct Kept {
     /// Digest of its proposal.
     pub digest: Hash,
     pub message: Arc<PrePrepare>,
-    /// Whether another one was seen at its height and reported.
-    pub contradicted: bool,
 }
 
 /// The view that this replica is in or wants to enter.
@@ -251,6 +250,7 @@ pub struct Replica {
     pub(crate) fetches: Fetches,
     pub(crate) catch_up: CatchUp,
     pub(crate) timers: Timers,
+    pub(crate) witness: Witness,
     pub(crate) halted: Option<HaltReason>,
 }
 
@@ -300,9 +300,15 @@ impl Replica {
             PeerMessage::FetchBatches { header, above } => self.serve_batches(from, header, above),
             PeerMessage::Batches(batches) => self.on_batches(batches.into_inner()),
             PeerMessage::FetchNewView { view } => self.serve_new_view(from, view),
-            // Only the driver knows the session's next number and feeds a request instead; blocks are the
-            // driver's alone.
-            PeerMessage::Forward(_) | PeerMessage::FetchBlock { .. } | PeerMessage::Block { .. } => {}
+            PeerMessage::Proposed(statement) => self.on_proposed(&statement),
+            // Only the driver knows the session's next number and feeds a request instead; blocks and stored
+            // evidence are the driver's alone.
+            PeerMessage::Forward(_)
+            | PeerMessage::FetchBlock { .. }
+            | PeerMessage::Block { .. }
+            | PeerMessage::OfferEvidence(_)
+            | PeerMessage::FetchEvidence { .. }
+            | PeerMessage::Evidence(_) => {}
         }
     }
 
@@ -396,10 +402,6 @@ impl Replica {
             self.staged.flush = true;
             self.effects.push(Effect::Halt { reason });
         }
-    }
-
-    pub(crate) fn report(&mut self, evidence: Evidence) {
-        self.effects.push(Effect::Evidence(evidence));
     }
 
     /// Whether votes may be issued in the view at hand.

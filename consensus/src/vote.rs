@@ -13,7 +13,7 @@ use quorate_protocol::record::Record;
 use quorate_protocol::{Height, PeerMessage, ReplicaIndex, View, Vote, VoteKind};
 
 use crate::configuration::Configuration;
-use crate::effect::{Effect, Evidence};
+use crate::effect::Effect;
 use crate::replica::{Dependent, Replica};
 use crate::tally::{Added, Standing, Tallied};
 
@@ -78,10 +78,13 @@ impl Replica {
         let added =
             self.votes.add(vote.clone(), standing, &holds(&self.configuration, self.verifier.as_ref()));
         match added {
-            Added::New => self.try_certificate(kind, view, height),
+            Added::New => {
+                self.watch_vote(&vote);
+                self.try_certificate(kind, view, height);
+            }
             Added::Ignored => {}
             Added::Forged(forged) => self.forged(forged),
-            Added::Conflict(first) => self.report(Evidence::ConflictingVotes { first, second: vote }),
+            Added::Conflict(first) => self.report_votes(&first, &vote),
         }
     }
 
@@ -140,6 +143,7 @@ impl Replica {
             CertificateKind::Prepare => {
                 let current = self.view.entered && certificate.view == self.view.number;
                 if current && !self.view.certificates.contains_key(&certificate.height) {
+                    self.watch_certificate(&certificate);
                     self.view.certificates.insert(certificate.height, certificate);
                     self.changed = true;
                 }
@@ -188,6 +192,7 @@ impl Replica {
         self.view.last_prepared = height;
         self.view.prepared.insert(height, header_hash);
         self.issue(VoteKind::Prepare, height, header_hash);
+        self.watch_own_prepare(height, &header_hash);
         true
     }
 
@@ -258,7 +263,10 @@ impl Replica {
 }
 
 /// Says whether the signature of a vote holds.
-fn holds<'a>(configuration: &'a Configuration, verifier: &'a dyn Verifier) -> impl Fn(&Vote) -> bool + 'a {
+pub(crate) fn holds<'a>(
+    configuration: &'a Configuration,
+    verifier: &'a dyn Verifier,
+) -> impl Fn(&Vote) -> bool + 'a {
     |vote| {
         let statement = vote.statement(*configuration.cluster());
         let member = configuration.members().get(vote.replica);

@@ -4,6 +4,7 @@
 //! proven (status, errors) is never answered to a filesystem call.
 
 use crate::blocks::{BlockDescriptor, BlockReceipt};
+use crate::evidence::EvidencePage;
 use crate::limits::{
     BLOCK_BYTES_MAX, BLOCKS_PER_RECEIPT_MAX, ERROR_TEXT_BYTES_MAX, OPERATIONS_PER_ENVELOPE_MAX,
     PATH_HASHES_MAX, PROOF_BYTES_MAX, REPLICAS_MAX,
@@ -77,6 +78,11 @@ pub enum ClientRequest {
     History {
         /// First height.
         from: Height,
+    },
+    /// Evidence against replicas, for audit; needs no quorum.
+    Evidence {
+        /// Digest after which the page begins; zeros for the first one.
+        after: Hash,
     },
 }
 
@@ -196,6 +202,8 @@ pub enum ClientReply {
         /// In words.
         text: BoundedBytes<ERROR_TEXT_BYTES_MAX>,
     },
+    /// Evidence, which whoever asked verifies.
+    Evidence(EvidencePage),
 }
 
 /// What a replica pushes to a client on its notice stream.

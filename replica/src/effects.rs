@@ -53,9 +53,8 @@ impl Node {
             Effect::ServeCommitted { to, from } => self.serve_committed(to, from),
             Effect::SetTimer { at } => self.timer = Some(at),
             Effect::Halt { reason } => Self::halted(reason),
-            Effect::Evidence(evidence) => {
-                tracing::error!(?evidence, "a replica contradicted itself: it is faulty");
-            }
+            Effect::Evidence(evidence) => self.keep_evidence(*evidence),
+            // A local observation: nobody else can be shown it, so it is no evidence.
             Effect::Forged(vote) => {
                 let barred = self.consensus.barred().any(|(replica, _)| replica == vote.replica);
                 tracing::error!(

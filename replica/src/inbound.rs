@@ -5,13 +5,16 @@
 //! of it is read; one that sends such messages again and again is barred from all that needs a signature.
 
 use crate::budgets::peers::Checked;
+use crate::evidence::Kept;
 use crate::node::Node;
 use crate::refusals::Sender;
-use quorate_consensus::{Input, Verified, door};
+use quorate_audit::Court;
+use quorate_consensus::{Configuration, Input, Verified, door};
+use quorate_crypto::Verifier;
 use quorate_execution::{Admission, check_envelope};
 use quorate_protocol::limits::{BATCHES_PER_MESSAGE_MAX, CATCH_UP_BYTES_TARGET};
 use quorate_protocol::peer::CommittedBatch;
-use quorate_protocol::{Envelope, Height, PeerMessage, ReplicaIndex, SkipReason};
+use quorate_protocol::{Envelope, Evidence, Height, PeerMessage, ReplicaIndex, SkipReason};
 use quorate_transport::PeerEvent;
 use std::time::{Duration, Instant};
 
@@ -33,6 +36,9 @@ impl Node {
             PeerEvent::Connected(peer) => {
                 tracing::info!(peer, "connected");
                 self.step(Input::Connected(peer));
+                for offers in self.evidence.offers().iter() {
+                    self.peers.send(peer, offers);
+                }
             }
             PeerEvent::Disconnected(peer) => {
                 tracing::info!(peer, "disconnected");
@@ -54,6 +60,19 @@ impl Node {
             message if !self.peer_budgets.may_ask(from, &message, now) => {
                 tracing::debug!(from, "a peer asks too often");
             }
+            PeerMessage::OfferEvidence(offers) => {
+                let question = self.evidence.offered(from, &offers, now);
+                for question in question.iter() {
+                    self.peers.send(from, question);
+                }
+            }
+            PeerMessage::FetchEvidence { digest } => {
+                let answer = self.evidence.fetched(from, &digest);
+                for answer in answer.iter() {
+                    self.peers.send(from, answer);
+                }
+            }
+            PeerMessage::Evidence(evidence) => self.on_evidence(from, *evidence),
             PeerMessage::Forward(envelope) => self.on_forwarded(from, envelope, now),
             message => self.on_consensus_message(from, message, now),
         }
@@ -73,7 +92,12 @@ impl Node {
         self.slow_down(from, wait);
         match verified {
             Ok(message) => self.step(Input::Message { from, message }),
-            Err(rejection) => self.refuse(from, checks, &rejection, now),
+            Err(refused) => {
+                self.refuse(from, checks, &refused.rejection, now);
+                if let Some(evidence) = refused.into_evidence(self.consensus.configuration()) {
+                    self.keep_evidence(evidence);
+                }
+            }
         }
     }
 
@@ -91,6 +115,49 @@ impl Node {
         if let Some(unmentioned) = self.refusals.mention(Sender::Peer(from), now) {
             let barred = self.peer_budgets.is_barred(from, now);
             tracing::warn!(from, unmentioned, barred, %reason, "a peer's message is refused");
+        }
+    }
+
+    /// Evidence that this replica found itself.
+    pub(crate) fn keep_evidence(&mut self, evidence: Evidence) {
+        let court = court(self.consensus.configuration(), self.verifier.as_ref());
+        let kept = self.evidence.keep(evidence, &court);
+        self.tell_of_evidence(&kept, None);
+    }
+
+    /// Evidence that a peer sends.
+    fn on_evidence(&mut self, from: ReplicaIndex, evidence: Evidence) {
+        let court = court(self.consensus.configuration(), self.verifier.as_ref());
+        let (kept, question) = self.evidence.arrived(from, evidence, &court, Instant::now());
+        for question in question.iter() {
+            self.peers.send(from, question);
+        }
+        if let Some(kept) = kept {
+            self.tell_of_evidence(&kept, Some(from));
+        }
+    }
+
+    fn tell_of_evidence(&self, kept: &Kept, from: Option<ReplicaIndex>) {
+        match kept {
+            Kept::New(guilt) => {
+                let (culprit, kind, rule) = (guilt.culprit, guilt.kind, guilt.rule);
+                tracing::error!(culprit, %kind, rule, ?from, "a replica is proven faulty");
+                if culprit == self.peers.me() {
+                    tracing::error!("it is this one: does another process run with its key?");
+                }
+                self.evidence.offers().iter().for_each(|offers| self.peers.broadcast(offers));
+            }
+            Kept::Enough => {}
+            Kept::Refused(refusal) => {
+                tracing::warn!(?from, %refusal, "what is shown as evidence proves nothing")
+            }
+        }
+    }
+
+    /// Tells peers now and then what is held, because nothing that is sent must arrive.
+    pub(crate) fn offer_evidence(&mut self, now: Instant) {
+        if self.evidence.offers_are_due(now) {
+            self.evidence.offers().iter().for_each(|offers| self.peers.broadcast(offers));
         }
     }
 
@@ -191,6 +258,16 @@ fn needs_checks(from: ReplicaIndex, message: &PeerMessage) -> bool {
         | PeerMessage::FetchBatches { .. }
         | PeerMessage::FetchNewView { .. } => false,
         _ => true,
+    }
+}
+
+/// Who judges evidence here.
+pub(crate) fn court<'a>(configuration: &'a Configuration, verifier: &'a dyn Verifier) -> Court<'a> {
+    Court {
+        cluster: *configuration.cluster(),
+        members: configuration.members(),
+        genesis: configuration.genesis(),
+        verifier,
     }
 }
 

@@ -10,6 +10,7 @@ mod clients;
 mod disk;
 mod effects;
 mod error;
+mod evidence;
 mod executor;
 mod fairness;
 mod history;

@@ -10,6 +10,7 @@ use crate::budgets::clients::ClientBudgets;
 use crate::budgets::peers::PeerBudgets;
 use crate::clients::Clients;
 use crate::disk::{Disk, Write};
+use crate::evidence::EvidenceKeeper;
 use crate::executor::{Executor, Outcome};
 use crate::fairness::Fairness;
 use crate::history::History;
@@ -63,6 +64,7 @@ pub struct Node {
     pub(crate) keeper: StateKeeper,
     pub(crate) blocks: BlockKeeper,
     pub(crate) history: History,
+    pub(crate) evidence: EvidenceKeeper,
     pub(crate) peers: PeerNetwork,
     pub(crate) clients: Clients,
     /// The committed state, and the certificate of its header; consensus may be some heights ahead of both
@@ -156,6 +158,7 @@ impl Node {
             self.care_due = now + CARE_INTERVAL;
             self.blocks.look_after(&self.state);
             self.answer_waiting_reads();
+            self.offer_evidence(now);
         }
     }
 

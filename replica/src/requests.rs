@@ -72,6 +72,11 @@ impl Node {
             }
             ClientRequest::Status => reply.send(&ClientReply::Status(self.status())),
             ClientRequest::History { from } => self.history_from(connection, from, reply),
+            ClientRequest::Evidence { after } => {
+                // A proposal that breaks a rule is shown whole, with what clients put into it.
+                let page = || ClientReply::Evidence(self.evidence.page(after));
+                reply.send(&self.refused_audit(connection).unwrap_or_else(page));
+            }
         }
     }
 
@@ -268,14 +273,18 @@ impl Node {
         }
     }
 
-    fn history_from(&self, connection: &ClientConnection, from: u64, reply: ReplyHandle) {
+    /// The refusal of a connection whose principal may not see what is in batches.
+    fn refused_audit(&self, connection: &ClientConnection) -> Option<ClientReply> {
         match self.principal(connection) {
-            Some((_, rights)) if rights.auditor || rights.administrator => {}
-            Some(_) => {
-                let text = "the log is for auditors and administrators";
-                return reply.send(&refused(Refusal::Denied, text));
-            }
-            None => return reply.send(&nobody()),
+            Some((_, rights)) if rights.auditor || rights.administrator => None,
+            Some(_) => Some(refused(Refusal::Denied, "the log is for auditors and administrators")),
+            None => Some(nobody()),
+        }
+    }
+
+    fn history_from(&self, connection: &ClientConnection, from: u64, reply: ReplyHandle) {
+        if let Some(refusal) = self.refused_audit(connection) {
+            return reply.send(&refusal);
         }
         self.history.committed_from(from, move |batches| {
             reply.send(&match batches.try_into() {

@@ -10,6 +10,7 @@ use crate::budgets::peers::PeerBudgets;
 use crate::clients::Clients;
 use crate::disk::Disk;
 use crate::error::ReplicaError;
+use crate::evidence::EvidenceKeeper;
 use crate::executor::{Executor, Surroundings};
 use crate::fairness::Fairness;
 use crate::history::History;
@@ -149,6 +150,8 @@ fn assemble(
     let blocks =
         BlockKeeper::start(directory, &state, transport.peers.clone(), members, signer, block_options)?;
     let certificate = consensus.committed_certificate().cloned();
+    let court = crate::inbound::court(consensus.configuration(), verifier.as_ref());
+    let evidence = EvidenceKeeper::start(directory, &court).map_err(no_thread)?;
     let mut node = Node {
         certificate,
         consensus,
@@ -158,6 +161,7 @@ fn assemble(
         keeper,
         blocks,
         history: History::start(archive, database).map_err(no_thread)?,
+        evidence,
         peers: transport.peers.clone(),
         clients: Clients::default(),
         state,

@@ -13,6 +13,7 @@ use quorate_protocol::{Envelope, Genesis, Header, Height, PeerMessage, ReplicaIn
 use crate::byzantine::Conspiracy;
 use crate::cast;
 use crate::client::Client;
+use crate::evidence::Slander;
 use crate::faults::Fault;
 use crate::machine::{Results, State};
 use crate::marks::{Mark, Marks};
@@ -105,6 +106,7 @@ pub struct World {
     pub(crate) leaders_random: Random,
     pub(crate) byzantine_random: Random,
     pub(crate) conspiracy: Conspiracy,
+    pub(crate) slander: Slander,
     pub(crate) is_calm: bool,
     pub(crate) views_asked: BTreeSet<(ReplicaIndex, u64)>,
     /// The lowest view in which each proposal was seen.
@@ -178,6 +180,7 @@ impl World {
             leaders_random: Random::new(plan.seed ^ u64::MAX, Stream::Leaders),
             byzantine_random: Random::new(plan.seed, Stream::Byzantine),
             conspiracy: Conspiracy::new(plan.byzantine.clone()),
+            slander: Slander::new(plan.seed, cluster),
             is_calm: false,
             views_asked: BTreeSet::new(),
             first_views: BTreeMap::new(),
@@ -267,7 +270,7 @@ impl World {
         }
         let skipped = self.oracle.ledger().skipped();
         self.marks.add(Mark::Skipped, skipped);
-        Ok(())
+        self.frame_correct_replicas()
     }
 
     fn handle(&mut self, event: Event) -> Verdict {

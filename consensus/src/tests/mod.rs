@@ -13,6 +13,7 @@ mod chaos;
 mod clients;
 mod costs;
 mod door;
+mod evidence;
 mod forge;
 mod forks;
 mod harness;

@@ -9,6 +9,7 @@ mod audit;
 mod bad_input;
 mod by_hand;
 mod dev;
+mod evidence;
 mod faults;
 mod files;
 mod harness;

@@ -30,6 +30,9 @@ impl Lane {
         match message {
             PeerMessage::PrePrepare(_) | PeerMessage::Forward(_) => Self::Proposals,
             PeerMessage::Committed(_) | PeerMessage::Batches(_) | PeerMessage::Block { .. } => Self::Bulk,
+            PeerMessage::OfferEvidence(_) | PeerMessage::FetchEvidence { .. } | PeerMessage::Evidence(_) => {
+                Self::Bulk
+            }
             PeerMessage::Votes(_)
             | PeerMessage::Suspect(_)
             | PeerMessage::Resign(_)
@@ -40,6 +43,7 @@ impl Lane {
             | PeerMessage::FetchCommitted { .. }
             | PeerMessage::FetchBatches { .. }
             | PeerMessage::FetchNewView { .. }
+            | PeerMessage::Proposed(_)
             | PeerMessage::FetchBlock { .. } => Self::Urgent,
         }
     }
