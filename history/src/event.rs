@@ -280,6 +280,13 @@ impl History {
         Ok(())
     }
 
+    /// Leaves out the calls that were not executed: ordered, without an answer, and without a place. For
+    /// whoever has given a place to everything that the whole chain holds.
+    pub fn drop_unexecuted(&mut self) {
+        self.calls
+            .retain(|_, call| call.operation.is_read() || call.outcome.is_some() || call.executed.is_some());
+    }
+
     /// Reads events, one JSON object per line; empty lines are passed over.
     ///
     /// # Errors

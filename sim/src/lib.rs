@@ -5,6 +5,7 @@
 //! Invariant: a run is a function of its plan; the same plan gives byte-identical traces anywhere.
 #![forbid(unsafe_code)]
 
+mod ailing;
 pub mod byzantine;
 pub mod cast;
 pub mod client;
@@ -14,6 +15,7 @@ mod drive;
 mod durable;
 pub mod fake;
 pub mod faults;
+pub mod hostile;
 pub mod ledger;
 pub mod machine;
 pub mod marks;
@@ -22,11 +24,13 @@ pub mod network;
 pub mod node;
 pub mod oracle;
 pub mod plan;
+mod provoke;
 pub mod queue;
 pub mod random;
 pub mod reader;
 pub mod regressions;
 pub mod run;
+pub mod scribe;
 mod serve;
 mod strike;
 pub mod trace;

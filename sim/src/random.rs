@@ -24,6 +24,10 @@ pub enum Stream {
     Drivers,
     /// What Byzantine replicas do.
     Byzantine,
+    /// What hostile clients do.
+    Hostile,
+    /// Parts of the configuration that came later: frail disks, hostile and restless clients.
+    Surroundings,
 }
 
 /// One stream of chance.
