@@ -391,6 +391,12 @@ impl World {
             self.marks.hit(Mark::CommittedInLaterView);
         }
         let faulty = self.is_faulty(index);
+        if height > self.oracle.ledger().height() {
+            self.moved();
+            let parent = self.nodes[usize::from(index)].memory.as_ref();
+            let parent = parent.map(|memory| memory.committed.0.header().clone());
+            parent.map_or(Ok(()), |parent| self.check_time(&parent, &header))?;
+        }
         let Some(memory) = &mut self.nodes[usize::from(index)].memory else { return Ok(()) };
         let Some(executed) = memory.speculative.get(&digest) else {
             return broken("what is committed is executed", format!("replica {index} height {height}"));

@@ -240,6 +240,33 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Whether it names only replicas that a cluster of `n` has. What names sets of replicas fits always.
+    #[must_use]
+    pub fn fits(&self, n: ReplicaIndex) -> bool {
+        match self {
+            Self::DiskDamage { replica, .. } => *replica < n,
+            Self::Crash { target, .. }
+            | Self::Arm { target, .. }
+            | Self::Isolate { target, .. }
+            | Self::SlowDisk { target, .. }
+            | Self::Pause { target, .. }
+            | Self::ClockJump { target, .. }
+            | Self::Resign { target }
+            | Self::DiskFull { target, .. }
+            | Self::SyncFails { target, .. } => match target {
+                Target::Replica(index) => *index < n,
+                Target::Leader => true,
+            },
+            Self::PowerLoss { .. }
+            | Self::RollingRestart { .. }
+            | Self::Split { .. }
+            | Self::CutLinks { .. }
+            | Self::Storm { .. }
+            | Self::Blips { .. }
+            | Self::SlowLinks { .. } => true,
+        }
+    }
+
     /// The fault in words.
     #[must_use]
     pub fn words(&self) -> String {

@@ -37,7 +37,7 @@ pub enum Hostility {
     Expiring,
     /// Envelopes of sessions that nobody registered.
     UnknownSessions,
-    /// Many envelopes at once, each the next one, and many registrations (hazard A5).
+    /// Many envelopes at once, each the next one, and registrations (hazard A5).
     Floods,
     /// What others or it itself sent before, to one replica.
     Replays,
@@ -197,8 +197,8 @@ impl Hostile {
         }
     }
 
-    /// The next envelopes of a session, one operation each, and some registrations of sessions that are
-    /// never used.
+    /// The next envelopes of a session, one operation each, and registrations again and again. How many
+    /// sessions one client may open at what rate is bounded at the replica's door, which is not simulated.
     fn flood(&mut self, session: SessionId, next: u64) -> Vec<Shot> {
         let count = self.random.between(1, BURST_MAX);
         let mut shots = Vec::new();
@@ -206,7 +206,7 @@ impl Hostile {
             let body = self.body(session, next + number, 1);
             shots.push((None, self.signed(body)));
             if self.random.one_in(4) {
-                let nonce = self.random.bytes();
+                let nonce = self.random.pick(&self.nonces);
                 shots.push((None, self.registration(nonce)));
             }
         }

@@ -39,7 +39,7 @@ pub const CLIENTS_MAX: u64 = 4;
 /// Most readers of a run.
 pub const READERS_MAX: u64 = 2;
 /// One seed in this many has hostile clients.
-pub const HOSTILE_ONE_IN: u64 = 4;
+pub const HOSTILE_ONE_IN: u64 = 6;
 /// Most hostile clients of a run.
 pub const HOSTILE_MAX: u64 = 2;
 /// Most faults of a run.
@@ -214,9 +214,15 @@ fn weather(random: &mut Random, round: u64) -> Weather {
 fn clocks(random: &mut Random, n: usize, timeouts: &Timeouts) -> Vec<Clock> {
     let apart = random.one_in(3);
     let window = timeouts.clock_window / 8;
+    let drift = random.pick(&[10_000, 10_000, 200_000]);
+    // One clock may be so wrong that nothing which its replica proposes is accepted (hazard A15).
+    let wrong = random.one_in(4).then(|| random.below(n as u64) as usize);
     let mut signed = |bound: u64| random.below(2 * bound + 1) as i64 - bound as i64;
-    let mut clock = || Clock { skew: signed(window), drift: signed(10_000) };
-    (0..n).map(|_| if apart { clock() } else { Clock::default() }).collect()
+    let mut clock = |index| {
+        let skew = if wrong == Some(index) { 3 * timeouts.clock_window } else { window };
+        Clock { skew: signed(skew), drift: signed(drift) }
+    };
+    (0..n).map(|index| if apart { clock(index) } else { Clock::default() }).collect()
 }
 
 fn clients(random: &mut Random, n: usize, span: u64, timeouts: &Timeouts) -> Vec<ClientPlan> {
@@ -255,12 +261,12 @@ fn byzantine(random: &mut Random, n: usize) -> BTreeMap<ReplicaIndex, Behaviour>
 
 /// Mostly 4: larger clusters cost more, and their arithmetic is what differs.
 fn size(random: &mut Random) -> usize {
-    match random.below(64) {
+    match random.below(128) {
         0 => 13,
         1 | 2 => 10,
-        3..8 => 7,
-        8..12 => 6,
-        12..17 => 5,
+        3..11 => 7,
+        11..19 => 6,
+        19..29 => 5,
         _ => 4,
     }
 }

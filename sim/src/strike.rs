@@ -90,6 +90,7 @@ impl World {
             }
             Fault::ClockJump { target, by } => {
                 let index = self.aim(*target);
+                self.look_at_clocks();
                 self.nodes[usize::from(index)].clock.skew += by;
             }
             Fault::Resign { target } => {
@@ -268,6 +269,7 @@ impl World {
     pub(crate) fn calm(&mut self) -> Verdict {
         self.trace.note(self.queue.now(), 13, [0; 4], || "CALM".to_owned());
         self.is_calm = true;
+        self.look_at_clocks();
         self.network.mend_all();
         self.network.set_weather(Weather::CALM);
         for index in self.genesis.members.indices() {

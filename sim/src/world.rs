@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use quorate_consensus::{Configuration, ExecutedHeader, Input, ReadIndex, StaticFault, Token};
 use quorate_crypto::{Hash, Signer, Verifier};
-use quorate_protocol::{Envelope, Genesis, Header, Height, PeerMessage, ReplicaIndex, Vote};
+use quorate_protocol::{BatchTime, Envelope, Genesis, Header, Height, PeerMessage, ReplicaIndex, Vote};
 
 use crate::byzantine::Conspiracy;
 use crate::cast;
@@ -124,6 +124,12 @@ pub struct World {
     pub(crate) damaged: BTreeSet<ReplicaIndex>,
     /// Cuts so far.
     pub(crate) cuts: u64,
+    /// The latest time that a clock of a correct replica has shown.
+    pub(crate) fastest_clock: BatchTime,
+    /// When links were mended while somebody waited, if nothing was committed since.
+    pub(crate) mended_at: Option<u64>,
+    /// The longest time from mended links to the next commit.
+    pub(crate) hangover: u64,
     pub(crate) is_calm: bool,
     pub(crate) views_asked: BTreeSet<(ReplicaIndex, u64)>,
     /// The lowest view in which each proposal was seen.
@@ -205,6 +211,9 @@ impl World {
             conspiracy: Conspiracy::new(plan.byzantine.clone()),
             damaged: BTreeSet::new(),
             cuts: 0,
+            fastest_clock: BatchTime::default(),
+            mended_at: None,
+            hangover: 0,
             is_calm: false,
             views_asked: BTreeSet::new(),
             first_views: BTreeMap::new(),
@@ -358,6 +367,7 @@ impl World {
             Event::Mend(number) => {
                 self.trace.note(self.queue.now(), 2, [number, 0, 0, 0], || "links are mended".to_owned());
                 self.network.mend(number);
+                self.mended();
                 Ok(())
             }
             Event::Blip { side, lasts } => {
