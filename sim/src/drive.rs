@@ -133,8 +133,7 @@ impl World {
                 memory.timer += 1;
                 self.queue.push(due, Event::Timer(index, node.life, memory.timer));
             }
-            Effect::Halt { .. } | Effect::Evidence(_) | Effect::Forged(_)
-                if self.behaviour(index).is_some() => {}
+            Effect::Halt { .. } | Effect::Evidence(_) | Effect::Forged(_) if self.is_faulty(index) => {}
             Effect::Halt { reason } => {
                 return broken("a correct replica goes on", format!("replica {index}: {reason}"))
                     .map(|()| false);
@@ -142,7 +141,7 @@ impl World {
             Effect::Evidence(evidence) => self.show_evidence(&evidence)?,
             Effect::Forged(vote) => {
                 self.marks.hit(Mark::Forged);
-                if self.behaviour(vote.replica).is_none() {
+                if !self.is_faulty(vote.replica) {
                     return broken("a correct replica's votes are signed", format!("{vote:?}"))
                         .map(|()| false);
                 }
@@ -261,6 +260,9 @@ impl World {
         then: Vec<Effect>,
         inputs: &mut VecDeque<Input>,
     ) -> Result<bool, crate::oracle::Violation> {
+        if self.is_full(index) {
+            return Ok(false);
+        }
         let node = &mut self.nodes[usize::from(index)];
         if self.plan.mutant == Some(Mutant::SyncSkipped) {
             node.disk.append_unwatched(records);
@@ -307,6 +309,9 @@ impl World {
     /// A sync has ended: what waited for it is released, and the next one starts.
     pub(crate) fn synced(&mut self, index: ReplicaIndex, life: u64) -> Verdict {
         if self.live(index, life).is_none() || self.defer(index, Event::Synced(index, life)) {
+            return Ok(());
+        }
+        if self.sync_fails(index) {
             return Ok(());
         }
         let disk = &mut self.nodes[usize::from(index)].disk;
@@ -375,6 +380,13 @@ impl World {
         if self.first_views.get(&digest).is_some_and(|first| *first < certificate.view) {
             self.marks.hit(Mark::CommittedInLaterView);
         }
+        let faulty = self.is_faulty(index);
+        if height > self.oracle.ledger().height() {
+            self.moved();
+            let parent = self.nodes[usize::from(index)].memory.as_ref();
+            let parent = parent.map(|memory| memory.committed.0.header().clone());
+            parent.map_or(Ok(()), |parent| self.check_time(&parent, &header))?;
+        }
         let Some(memory) = &mut self.nodes[usize::from(index)].memory else { return Ok(()) };
         let Some(executed) = memory.speculative.get(&digest) else {
             return broken("what is committed is executed", format!("replica {index} height {height}"));
@@ -389,7 +401,7 @@ impl World {
         if finished.header.height != height {
             return broken("the certificate is the header's", format!("replica {index} height {height}"));
         }
-        if !self.plan.byzantine.contains_key(&index) {
+        if !faulty {
             self.oracle.committed(index, digest, &proposal, &finished)?;
         }
         memory.finish(height, digest, finished);
@@ -436,14 +448,14 @@ impl World {
             self.echo(to, &message)?;
         }
         if let PeerMessage::Forward(envelope) = message {
-            return self.submitted(to, &envelope);
+            return self.submitted(to, &envelope, self.is_faulty(from));
         }
         let configuration = &self.configurations[usize::from(to)];
         let Some(memory) = &self.nodes[usize::from(to)].memory else { return Ok(()) };
         let Some(message) = memory.replica.screen(from, message) else { return Ok(()) };
         match door::verify(configuration, self.verifier.as_ref(), &memory.replica, from, message) {
             Ok(message) => self.feed(to, Input::Message { from, message }),
-            Err(refused) if self.behaviour(from).is_some() => {
+            Err(refused) if self.is_faulty(from) => {
                 self.marks.hit(Mark::Rejected);
                 let evidence = refused.into_evidence(configuration);
                 evidence.map_or(Ok(()), |evidence| self.show_evidence(&evidence))

@@ -26,6 +26,10 @@ pub enum Stream {
     Byzantine,
     /// What is expected of leaders, and when lost connections are noticed.
     Leaders,
+    /// What hostile clients do.
+    Hostile,
+    /// Parts of the configuration that came later: frail disks, hostile and restless clients.
+    Surroundings,
 }
 
 /// One stream of chance.
