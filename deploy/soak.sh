@@ -1,21 +1,22 @@
 #!/usr/bin/env bash
-# The long versions of the tests, an hour or more on two cores: 300,000 seeds of the simulator, and the
+# The long versions of the tests, an hour or more on two cores: 300,000 seeds of the simulator (SOAK_SEEDS
+# names others), recorded in docs/simulator-ledger.md, and the
 # vendored sources of all dependencies (some 20,000 files) copied, compared, committed to git and removed,
 # once undisturbed and once while the leader is killed and another replica is paused; and a tree of 2,000 files
 # while replicas are faulty on purpose: every kind of fault at n = 4, and pairs of kinds at n = 7.
 #
-#   bash deploy/soak.sh [simulator | tree | faults | attacks]...      default: all of them
+#   bash deploy/soak.sh [seeds | tree | faults | attacks]...      default: all of them
 #   bash deploy/soak.sh attacks:KIND... pairs:KIND,KIND...            only these
 #   bash deploy/soak.sh pairs                                         every pair, some hours
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source deploy/setup.sh
 quorate_test_tools
-if [ $# -eq 0 ]; then set -- simulator tree faults attacks; fi
+if [ $# -eq 0 ]; then set -- seeds tree faults attacks; fi
 for part in "$@"; do
   case "$part" in
-    simulator | tree | faults | attacks | attacks:* | pairs | pairs:*,*) ;;
-    *) echo "usage: bash deploy/soak.sh [simulator | tree | faults | attacks[:KIND] | pairs[:KIND,KIND]]..." >&2; exit 2 ;;
+    seeds | tree | faults | attacks | attacks:* | pairs | pairs:*,*) ;;
+    *) echo "usage: bash deploy/soak.sh [seeds | tree | faults | attacks[:KIND] | pairs[:KIND,KIND]]..." >&2; exit 2 ;;
   esac
 done
 
@@ -191,9 +192,15 @@ in_a_mount() { # NAME WHAT
 
 for part in "$@"; do
   case "$part" in
-    simulator)
-      say "300,000 seeds of the simulator"
-      quorate-sim run --seeds 0..300000 --jobs "$(nproc)"
+    seeds)
+      say "the same seeds in a debug build and in a release build"
+      traces() { sed -n 's/^commit .*, traces //p'; }
+      debug=$(cargo run --quiet --locked -p quorate-sim -- run --seeds 0..500 --jobs "$(nproc)" | traces)
+      release=$(quorate-sim run --seeds 0..500 --jobs 1 | traces)
+      echo "debug $debug, release $release"
+      [ -n "$debug" ] && [ "$debug" = "$release" ]
+      say "seeds ${SOAK_SEEDS:=0..300000} of the simulator"
+      quorate-sim run --seeds "$SOAK_SEEDS" --jobs "$(nproc)" --ledger docs/simulator-ledger.md
       ;;
     tree) tree; in_a_mount undisturbed 'the tree: cp -a, diff -r, git, rm -r' ;;
     faults) tree; in_a_mount disturbed 'the tree again, with a leader killed and another replica paused, and all killed' ;;

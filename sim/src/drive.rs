@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use quorate_consensus::{Effect, Evidence, Input, door};
+use quorate_consensus::{Effect, Input, door};
 use quorate_crypto::{decode, encode};
 use quorate_execution::Environment;
 use quorate_protocol::view_change::Suspicion;
@@ -133,35 +133,21 @@ impl World {
                 memory.timer += 1;
                 self.queue.push(due, Event::Timer(index, node.life, memory.timer));
             }
-            Effect::Halt { .. } | Effect::Evidence(_) | Effect::Forged(_)
-                if self.behaviour(index).is_some() => {}
+            Effect::Halt { .. } | Effect::Evidence(_) | Effect::Forged(_) if self.is_faulty(index) => {}
             Effect::Halt { reason } => {
                 return broken("a correct replica goes on", format!("replica {index}: {reason}"))
                     .map(|()| false);
             }
-            Effect::Evidence(evidence) => self.evidence(&evidence)?,
+            Effect::Evidence(evidence) => self.show_evidence(&evidence)?,
             Effect::Forged(vote) => {
                 self.marks.hit(Mark::Forged);
-                if self.behaviour(vote.replica).is_none() {
+                if !self.is_faulty(vote.replica) {
                     return broken("a correct replica's votes are signed", format!("{vote:?}"))
                         .map(|()| false);
                 }
             }
         }
         Ok(true)
-    }
-
-    /// A replica shows that another one contradicted itself.
-    fn evidence(&mut self, evidence: &Evidence) -> Verdict {
-        self.marks.hit(Mark::Evidence);
-        let culprit = match evidence {
-            Evidence::ConflictingPrePrepare { first, .. } => self.genesis.members.leader(first.view),
-            Evidence::ConflictingVotes { first, .. } => first.replica,
-        };
-        match self.behaviour(culprit) {
-            Some(_) => Ok(()),
-            None => broken("no evidence against a correct replica", format!("{evidence:?}")),
-        }
     }
 
     /// A message leaves a replica: the oracle hears it, then the network takes it.
@@ -186,6 +172,7 @@ impl World {
             format!("{from} -> {to}: {}", describe::words(message))
         });
         self.observe(from, message)?;
+        self.overhear(from, message);
         self.transmit(Address::Replica(from), Address::Replica(to), &Packet::Peer(message.clone()));
         Ok(())
     }
@@ -239,7 +226,9 @@ impl World {
             PeerMessage::Suspect(suspect) => self.marks.hit(match suspect.reason {
                 Suspicion::Restarted => Mark::SuspectRestarted,
                 Suspicion::Revoked => Mark::SuspectRevoked,
-                Suspicion::Timeout | Suspicion::Monitor | Suspicion::Fault => Mark::SuspectTimeout,
+                Suspicion::Monitor => Mark::SuspectMonitor,
+                Suspicion::Disconnected => Mark::SuspectDisconnected,
+                Suspicion::Timeout | Suspicion::Fault => Mark::SuspectTimeout,
             }),
             PeerMessage::Resign(_) => self.marks.hit(Mark::Resign),
             PeerMessage::Batches(_) => self.marks.hit(Mark::BatchesFetched),
@@ -271,6 +260,9 @@ impl World {
         then: Vec<Effect>,
         inputs: &mut VecDeque<Input>,
     ) -> Result<bool, crate::oracle::Violation> {
+        if self.is_full(index) {
+            return Ok(false);
+        }
         let node = &mut self.nodes[usize::from(index)];
         if self.plan.mutant == Some(Mutant::SyncSkipped) {
             node.disk.append_unwatched(records);
@@ -317,6 +309,9 @@ impl World {
     /// A sync has ended: what waited for it is released, and the next one starts.
     pub(crate) fn synced(&mut self, index: ReplicaIndex, life: u64) -> Verdict {
         if self.live(index, life).is_none() || self.defer(index, Event::Synced(index, life)) {
+            return Ok(());
+        }
+        if self.sync_fails(index) {
             return Ok(());
         }
         let disk = &mut self.nodes[usize::from(index)].disk;
@@ -385,6 +380,13 @@ impl World {
         if self.first_views.get(&digest).is_some_and(|first| *first < certificate.view) {
             self.marks.hit(Mark::CommittedInLaterView);
         }
+        let faulty = self.is_faulty(index);
+        if height > self.oracle.ledger().height() {
+            self.moved();
+            let parent = self.nodes[usize::from(index)].memory.as_ref();
+            let parent = parent.map(|memory| memory.committed.0.header().clone());
+            parent.map_or(Ok(()), |parent| self.check_time(&parent, &header))?;
+        }
         let Some(memory) = &mut self.nodes[usize::from(index)].memory else { return Ok(()) };
         let Some(executed) = memory.speculative.get(&digest) else {
             return broken("what is committed is executed", format!("replica {index} height {height}"));
@@ -399,7 +401,7 @@ impl World {
         if finished.header.height != height {
             return broken("the certificate is the header's", format!("replica {index} height {height}"));
         }
-        if !self.plan.byzantine.contains_key(&index) {
+        if !faulty {
             self.oracle.committed(index, digest, &proposal, &finished)?;
         }
         memory.finish(height, digest, finished);
@@ -446,19 +448,21 @@ impl World {
             self.echo(to, &message)?;
         }
         if let PeerMessage::Forward(envelope) = message {
-            return self.submitted(to, &envelope);
+            return self.submitted(to, &envelope, self.is_faulty(from));
         }
         let configuration = &self.configurations[usize::from(to)];
         let Some(memory) = &self.nodes[usize::from(to)].memory else { return Ok(()) };
-        let Some(message) = memory.replica.screen(message) else { return Ok(()) };
+        let Some(message) = memory.replica.screen(from, message) else { return Ok(()) };
         match door::verify(configuration, self.verifier.as_ref(), &memory.replica, from, message) {
             Ok(message) => self.feed(to, Input::Message { from, message }),
-            Err(_) if self.behaviour(from).is_some() => {
+            Err(refused) if self.is_faulty(from) => {
                 self.marks.hit(Mark::Rejected);
-                Ok(())
+                let evidence = refused.into_evidence(configuration);
+                evidence.map_or(Ok(()), |evidence| self.show_evidence(&evidence))
             }
-            Err(rejection) => {
-                broken("a correct replica's message passes the door", format!("{from} to {to}: {rejection}"))
+            Err(refused) => {
+                let detail = format!("{from} to {to}: {}", refused.rejection);
+                broken("a correct replica's message passes the door", detail)
             }
         }
     }

@@ -5,6 +5,7 @@
 //! Invariant: a run is a function of its plan; the same plan gives byte-identical traces anywhere.
 #![forbid(unsafe_code)]
 
+mod ailing;
 pub mod byzantine;
 pub mod cast;
 pub mod client;
@@ -12,22 +13,30 @@ mod describe;
 pub mod disk;
 mod drive;
 mod durable;
+pub mod evidence;
 pub mod fake;
 pub mod faults;
+pub mod hostile;
+mod hours;
 pub mod ledger;
 pub mod machine;
 pub mod marks;
+pub mod minimise;
 pub mod mutant;
 pub mod network;
 pub mod node;
 pub mod oracle;
 pub mod plan;
+mod provoke;
 pub mod queue;
 pub mod random;
 pub mod reader;
 pub mod regressions;
 pub mod run;
+pub mod runs;
+pub mod scribe;
 mod serve;
+pub mod story;
 mod strike;
 pub mod trace;
 pub mod workload;

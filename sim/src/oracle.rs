@@ -75,6 +75,11 @@ impl Oracle {
         }
     }
 
+    /// This replica counts among the f from now on: its disk has lost what was synced.
+    pub fn excuse(&mut self, replica: ReplicaIndex) {
+        self.byzantine.insert(replica);
+    }
+
     /// The committed operations.
     #[must_use]
     pub const fn ledger(&self) -> &Ledger {

@@ -24,6 +24,12 @@ pub enum Stream {
     Drivers,
     /// What Byzantine replicas do.
     Byzantine,
+    /// What is expected of leaders, and when lost connections are noticed.
+    Leaders,
+    /// What hostile clients do.
+    Hostile,
+    /// Parts of the configuration that came later: frail disks, hostile and restless clients.
+    Surroundings,
 }
 
 /// One stream of chance.

@@ -2,13 +2,14 @@
 //!
 //! Invariant: what a seed does depends on nothing outside it: not on other seeds, not on the number of jobs.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use quorate_crypto::Hash;
-use quorate_protocol::{Height, ReplicaIndex};
+use quorate_crypto::{Hash, derive_hash};
+use quorate_protocol::{EvidenceKind, Height, ReplicaIndex};
 
 use crate::cast::Scheme;
 use crate::faults::{Fault, Scheduled, Target};
@@ -16,7 +17,7 @@ use crate::machine::Execution;
 use crate::marks::{Mark, Marks};
 use crate::oracle::Violation;
 use crate::plan::Plan;
-use crate::trace::Story;
+use crate::trace::{Entry, Story};
 use crate::world::World;
 
 /// Most failures that a long run collects before it stops.
@@ -37,12 +38,18 @@ pub struct Outcome {
     pub duration: u64,
     /// Share of the time allowed after the calm that was needed until all was done, in thousandths.
     pub recovery: u64,
+    /// The longest time from mended links to the next commit, while somebody waited, in virtual nanoseconds.
+    pub hangover: u64,
     /// Paths taken.
     pub marks: Marks,
+    /// Pieces of evidence that replicas showed, by kind.
+    pub evidence: BTreeMap<EvidenceKind, u64>,
+    /// Ways to frame a correct replica that were tried.
+    pub framings: u64,
     /// The broken rule, if one was.
     pub failure: Option<Violation>,
     /// The story, if it was to be told.
-    pub story: Vec<String>,
+    pub story: Vec<Entry>,
 }
 
 /// Runs a plan to its end.
@@ -82,9 +89,12 @@ pub fn run_plan(plan: Plan, story: Story) -> Outcome {
         height: world.oracle.decided_height(),
         duration: world.now(),
         recovery: world.now().saturating_sub(calm_at) * 1000 / patience.max(1),
+        hangover: world.hangover,
         marks: world.marks,
+        evidence: world.slander.shown,
+        framings: world.slander.tried,
         failure,
-        story: world.trace.into_lines(),
+        story: world.trace.into_entries(),
     }
 }
 
@@ -103,7 +113,10 @@ impl Outcome {
             height: 0,
             duration: 0,
             recovery: 0,
+            hangover: 0,
             marks: Marks::default(),
+            evidence: BTreeMap::new(),
+            framings: 0,
             failure: Some(failure),
             story: Vec::new(),
         }
@@ -111,7 +124,7 @@ impl Outcome {
 }
 
 /// What many seeds did.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Summary {
     /// Seeds that were run.
     pub seeds: u64,
@@ -121,6 +134,8 @@ pub struct Summary {
     pub heights: u64,
     /// Paths taken by all.
     pub marks: Marks,
+    /// Over all traces, in whatever order the seeds ended: equal for equal seeds.
+    pub traces: Hash,
     /// The longest recovery, in thousandths of the time allowed, and its seed.
     pub slowest: (u64, u64),
     /// Seeds that failed, ascending, with the broken rule.
@@ -129,12 +144,32 @@ pub struct Summary {
     pub elapsed: Duration,
 }
 
+impl Default for Summary {
+    fn default() -> Self {
+        Self {
+            seeds: 0,
+            events: 0,
+            heights: 0,
+            marks: Marks::default(),
+            traces: Hash::ZERO,
+            slowest: (0, 0),
+            failures: Vec::new(),
+            elapsed: Duration::ZERO,
+        }
+    }
+}
+
 impl Summary {
     fn add(&mut self, outcome: Outcome) {
         self.seeds += 1;
         self.events += outcome.events;
         self.heights += outcome.height;
         self.marks.merge(&outcome.marks);
+        let trace =
+            derive_hash("quorate simulated traces v1", &[&outcome.seed.to_le_bytes(), &outcome.trace.0]);
+        for (sum, byte) in self.traces.0.iter_mut().zip(trace.0) {
+            *sum ^= byte;
+        }
         self.slowest = self.slowest.max((outcome.recovery, outcome.seed));
         if let Some(failure) = outcome.failure {
             self.failures.push((outcome.seed, failure));

@@ -93,7 +93,7 @@ pub(crate) fn keep_waiting(sender: Box<dyn Send>) {
 impl PeerNetwork {
     /// As [`PeerNetwork::send`], past the tamper.
     pub fn slip(&self, to: ReplicaIndex, message: &PeerMessage) {
-        self.send_unbent(to, message);
+        let _bytes = self.send_unbent(to, message);
     }
 
     /// Queues bytes for a lane of a peer as they are: a frame, or what looks like one.

@@ -2,14 +2,18 @@
 
 use crate::args::ReplicaArgs;
 use crate::failure::{CommandResult, Failure};
-use quorate_replica::{ReplicaOptions, run_replica};
+use quorate_replica::{ReplicaOptions, Retention, run_replica};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(args: &ReplicaArgs) -> CommandResult {
+    let retention = Retention { heights: args.keep_heights, time: Duration::from_secs(args.keep_seconds) };
     let options = ReplicaOptions {
         directory: args.dir.clone(),
         listen: args.listen,
+        retention,
+        disk_reserve: args.disk_reserve,
         #[cfg(feature = "faults")]
         fault: args.fault,
     };

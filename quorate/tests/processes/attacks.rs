@@ -9,6 +9,7 @@ mod links;
 mod one;
 
 use crate::harness::{PATIENCE, Ran, quorate, run, run_dev, scratch, shell};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -125,6 +126,10 @@ impl Attacked {
             command.arg("--cluster").arg(self.directory.join("cluster.toml"));
             run(&mut command, PATIENCE).expect(0);
         }
+        for (culprit, kind) in self.evidence() {
+            let guilty = self.faulty.iter().any(|faulty| u64::from(*faulty) == culprit);
+            assert!(guilty, "evidence of {kind} against replica {culprit}");
+        }
         let caught = self.caught();
         let innocent = caught.iter().find(|replica| !self.faulty.contains(replica));
         assert_eq!(innocent, None, "{}", self.ran.stderr);
@@ -142,6 +147,26 @@ impl Attacked {
                 number.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{line}"))
             })
             .collect()
+    }
+
+    /// What correct replicas hold in evidence: culprit and kind, of all of them.
+    #[track_caller]
+    fn evidence(&self) -> BTreeSet<(u64, String)> {
+        let mut found = BTreeSet::new();
+        for replica in self.correct() {
+            let mut command = quorate(["audit", "evidence", "list", "--output", "json", "--dir"]);
+            command.arg(self.directory.join(format!("replica-{replica}")));
+            command.arg("--cluster").arg(self.directory.join("cluster.toml"));
+            let ran = run(&mut command, PATIENCE);
+            assert!(matches!(ran.code, 0 | 1), "{}", ran.stderr);
+            let pieces: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+            for piece in pieces.as_array().unwrap() {
+                assert!(!piece["statements"].as_array().unwrap().is_empty(), "{piece}");
+                found
+                    .insert((piece["culprit"].as_u64().unwrap(), piece["kind"].as_str().unwrap().to_owned()));
+            }
+        }
+        found
     }
 
     /// Whether a correct replica has logged this about somebody.

@@ -6,7 +6,7 @@ use super::kind::Fault;
 use super::{Liar, MARKER, crash};
 use crate::error::ReplicaError;
 use crate::node::Node;
-use quorate_consensus::{Configuration, Verified};
+use quorate_consensus::{Configuration, Input};
 use quorate_crypto::{Certificate, Ed25519Signer, Hash, MemberSet};
 use quorate_execution::{Environment, State};
 use quorate_protocol::{BatchTime, Envelope, Height, ReplicaIndex, SessionId};
@@ -36,7 +36,7 @@ pub(crate) struct Faults {
     began: Option<Instant>,
     /// Whom it treats badly: the first session that it hears of.
     victim: Option<SessionId>,
-    held_back: VecDeque<(Instant, Verified<Envelope>)>,
+    held_back: VecDeque<(Instant, Input)>,
     old: VecDeque<(State, Option<Certificate>)>,
 }
 
@@ -92,17 +92,21 @@ impl Node {
         }
     }
 
-    /// An envelope that it takes notice of; `None` if it does later, or never.
-    pub(crate) fn noticed(&mut self, envelope: Verified<Envelope>) -> Option<Verified<Envelope>> {
+    /// What it takes notice of; `None` if it does later, or never.
+    pub(crate) fn noticed(&mut self, input: Input) -> Option<Input> {
         let (censors, delays) = (self.faults.is(Fault::Censor), self.faults.is(Fault::Unfair));
-        if !(censors || delays) || !self.faults.is_victims(envelope.value()) {
-            return Some(envelope);
+        let concerns = match &input {
+            Input::Request { envelope, .. } if censors || delays => self.faults.is_victims(envelope.value()),
+            _ => false,
+        };
+        if !concerns {
+            return Some(input);
         }
         if delays
             && self.faults.held_back.len() < HELD_BACK_MAX
             && let Some(due) = Instant::now().checked_add(UNFAIR_DELAY)
         {
-            self.faults.held_back.push_back((due, envelope));
+            self.faults.held_back.push_back((due, input));
         }
         None
     }
@@ -136,13 +140,13 @@ impl Node {
             self.remember_state();
         }
         let now = Instant::now();
-        while let Some((due, envelope)) = self.faults.held_back.pop_front() {
+        while let Some((due, input)) = self.faults.held_back.pop_front() {
             if due > now {
                 self.care_due = self.care_due.min(due);
-                self.faults.held_back.push_front((due, envelope));
+                self.faults.held_back.push_front((due, input));
                 break;
             }
-            self.admit(envelope);
+            self.take_in(input);
         }
     }
 

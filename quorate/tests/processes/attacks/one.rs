@@ -42,9 +42,12 @@ fn try_one(kind: &str) {
         }
         _ => {}
     }
+    let proven =
+        |words: &str| attacked.evidence().iter().any(|(culprit, kind)| *culprit == 0 && kind.contains(words));
     match kind {
         "bad-signature" => assert!(attacked.is_logged("whose signature does not hold")),
-        "equivocate" => assert!(attacked.is_logged("contradicted itself")),
+        "equivocate" => assert!(proven("conflicting"), "{:?}", attacked.evidence()),
+        "time-liar" => assert!(proven("time"), "{:?}", attacked.evidence()),
         "junk" => assert!(attacked.is_logged("a peer breaks the protocol")),
         _ => {}
     }
