@@ -155,7 +155,10 @@ impl Filesystem for Adapter {
             Err(errno) => reply.error(fail(errno)),
             Ok(name) => self.task(Caller::of(request), |mount| async move {
                 let place = (parent.0, name);
-                answer::entry(reply, mount.mknod(&credential, place, (mode, rdev), convert::mode(umask)).await);
+                answer::entry(
+                    reply,
+                    mount.mknod(&credential, place, (mode, rdev), convert::mode(umask)).await,
+                );
             }),
         }
     }
@@ -357,7 +360,9 @@ impl Filesystem for Adapter {
         if Shared::is_flushed(&file) {
             return reply.ok();
         }
-        self.task(Caller::of_close(request), |mount| async move { answer::empty(reply, mount.flush(&file).await) });
+        self.task(Caller::of_close(request), |mount| async move {
+            answer::empty(reply, mount.flush(&file).await)
+        });
     }
 
     fn release(

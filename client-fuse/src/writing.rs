@@ -102,12 +102,7 @@ impl Shared {
         self.runtime.spawn(work).await.unwrap_or(Err(libc::EIO))
     }
 
-    async fn write_back_now(
-        &self,
-        inode: &OpenInode,
-        credential: &Credential,
-        failures: u64,
-    ) -> Outcome<()> {
+    async fn write_back_now(&self, inode: &OpenInode, credential: &Credential, failures: u64) -> Outcome<()> {
         let _one = inode.writing.lock().await;
         let ranges = inode.dirty().take();
         if ranges.is_empty() {

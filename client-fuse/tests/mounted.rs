@@ -32,7 +32,10 @@ struct World {
 
 impl World {
     fn start(options: &str) -> Self {
-        assert!(std::path::Path::new("/dev/fuse").exists(), "this test needs FUSE: there is no /dev/fuse here");
+        assert!(
+            std::path::Path::new("/dev/fuse").exists(),
+            "this test needs FUSE: there is no /dev/fuse here"
+        );
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let place = tempfile::Builder::new().prefix("quorate-test-").tempdir().unwrap();

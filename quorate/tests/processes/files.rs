@@ -255,7 +255,10 @@ fn nothing_is_left_of_what_was_removed() {
     let held = File::open(mount.at("d/large-4")).unwrap();
     let full = counts(&cluster.settle());
     let least = [2100, 6000, 690, 690, 38_000_000];
-    assert!(full.iter().zip(before).zip(least).all(|((full, before), least)| *full >= before + least), "{full:?}");
+    assert!(
+        full.iter().zip(before).zip(least).all(|((full, before), least)| *full >= before + least),
+        "{full:?}"
+    );
     shell_within(&mount.path, "rm -r d && [ -z \"$(ls -A)\" ]", Duration::from_secs(90)).expect(0);
     drop(held);
     // Rows go a few with each batch; blocks after their grace period, at the next batch.
