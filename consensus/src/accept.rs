@@ -43,6 +43,7 @@ impl Replica {
         }
         match self.view.pre_prepares.get_mut(&height) {
             None => {
+                self.watch_proposal(&message);
                 let kept = Kept { digest, message: Arc::new(message), contradicted: false };
                 self.view.pre_prepares.insert(height, kept);
             }

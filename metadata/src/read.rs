@@ -219,7 +219,7 @@ fn dots(
 
 /// Content rows for who may read or execute the file, owns it, or holds it open for reading: an owner could
 /// have opened it before its mode changed, and whoever executes a program on another machine has to fetch it
-/// (ADR 7).
+/// (ADR 8).
 fn content(view: &dyn View, reader: &Reader<'_>, ino: Ino, first: u64, count: u16) -> Result<Answer, Error> {
     let inode = inodes::load(view, ino)?;
     match inode.kind {

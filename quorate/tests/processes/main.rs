@@ -12,6 +12,7 @@ mod dev;
 mod faults;
 mod files;
 mod harness;
+mod leader_crash;
 mod open_files;
 mod posix;
 mod readme;
