@@ -5,6 +5,7 @@
 //! Invariant: a run is a function of its plan; the same plan gives byte-identical traces anywhere.
 #![forbid(unsafe_code)]
 
+pub mod attack;
 pub mod byzantine;
 pub mod cast;
 pub mod client;
@@ -14,6 +15,7 @@ mod drive;
 mod durable;
 pub mod fake;
 pub mod faults;
+pub mod latency;
 pub mod ledger;
 pub mod machine;
 pub mod marks;

@@ -101,6 +101,9 @@ pub struct Plan {
     pub calm_at: u64,
     /// How long after that everything must be done.
     pub patience: u64,
+    /// Within which time each request of a client is answered, whatever goes on; `None` if nothing is
+    /// promised before the calm.
+    pub promise: Option<u64>,
     /// What is broken on purpose.
     pub mutant: Option<Mutant>,
 }
@@ -109,8 +112,15 @@ impl Plan {
     /// The plan of a seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
+        Self::sized(seed, None)
+    }
+
+    /// The plan of a seed, with a number of replicas that it does not draw.
+    #[must_use]
+    pub fn sized(seed: u64, n: Option<usize>) -> Self {
         let random = &mut Random::new(seed, Stream::Plan);
-        let n = random.pick(&[4, 4, 4, 4, 4, 4, 5, 6, 7]);
+        let drawn = random.pick(&[4, 4, 4, 4, 4, 4, 5, 6, 7]);
+        let n = n.unwrap_or(drawn);
         let speeds = speeds(random);
         let round = 4 * (speeds.latency.1 + speeds.jitter) + 2 * speeds.sync.1 + speeds.execution.1;
         let timeouts = timeouts(random, round);
@@ -139,6 +149,7 @@ impl Plan {
             faults: troubles,
             calm_at: span,
             patience: RECOVERY_BACK_OFFS * timeouts.back_off_max + RECOVERY_HAND_OVERS * timeouts.hand_over,
+            promise: None,
             mutant: None,
         }
     }
@@ -146,10 +157,15 @@ impl Plan {
     /// The same run without any trouble, and with time-outs that an undisturbed cluster never meets.
     #[must_use]
     pub fn untroubled(seed: u64) -> Self {
-        let mut plan = Self::new(seed);
-        plan.parameters.timeouts.request *= UNTROUBLED_PATIENCE;
-        let clocks = vec![Clock::default(); plan.n];
-        Self { weather: Weather::CALM, faults: Vec::new(), clocks, byzantine: BTreeMap::new(), ..plan }
+        Self::new(seed).without_troubles()
+    }
+
+    /// The plan without any trouble, and with time-outs that an undisturbed cluster never meets.
+    #[must_use]
+    pub fn without_troubles(mut self) -> Self {
+        self.parameters.timeouts.request *= UNTROUBLED_PATIENCE;
+        let clocks = vec![Clock::default(); self.n];
+        Self { weather: Weather::CALM, faults: Vec::new(), clocks, byzantine: BTreeMap::new(), ..self }
     }
 }
 

@@ -24,6 +24,8 @@ pub enum Stream {
     Drivers,
     /// What Byzantine replicas do.
     Byzantine,
+    /// Who they are in a run that is made for one kind of attack.
+    Attack,
 }
 
 /// One stream of chance.

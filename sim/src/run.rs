@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use quorate_crypto::Hash;
-use quorate_protocol::{Height, ReplicaIndex};
+use quorate_protocol::{Height, ReplicaIndex, View};
 
+use crate::byzantine::Deeds;
 use crate::cast::Scheme;
 use crate::faults::{Fault, Scheduled, Target};
 use crate::machine::Execution;
@@ -33,12 +34,18 @@ pub struct Outcome {
     pub events: u64,
     /// The highest decided height.
     pub height: Height,
+    /// The highest view that a correct replica has entered.
+    pub view: View,
     /// Virtual nanoseconds.
     pub duration: u64,
     /// Share of the time allowed after the calm that was needed until all was done, in thousandths.
     pub recovery: u64,
+    /// Longest wait of a request, in thousandths of what was promised; 0 if nothing was.
+    pub wait: u64,
     /// Paths taken.
     pub marks: Marks,
+    /// What Byzantine replicas did.
+    pub deeds: Deeds,
     /// The broken rule, if one was.
     pub failure: Option<Violation>,
     /// The story, if it was to be told.
@@ -80,9 +87,12 @@ pub fn run_plan(plan: Plan, story: Story) -> Outcome {
         trace: world.trace.hash(),
         events: world.trace.events(),
         height: world.oracle.decided_height(),
+        view: world.highest_view(),
         duration: world.now(),
         recovery: world.now().saturating_sub(calm_at) * 1000 / patience.max(1),
+        wait: world.promise.longest(),
         marks: world.marks,
+        deeds: world.conspiracy.deeds,
         failure,
         story: world.trace.into_lines(),
     }
@@ -101,9 +111,12 @@ impl Outcome {
             trace: Hash::ZERO,
             events: 0,
             height: 0,
+            view: 0,
             duration: 0,
             recovery: 0,
+            wait: 0,
             marks: Marks::default(),
+            deeds: Deeds::default(),
             failure: Some(failure),
             story: Vec::new(),
         }
@@ -121,6 +134,10 @@ pub struct Summary {
     pub heights: u64,
     /// Paths taken by all.
     pub marks: Marks,
+    /// What Byzantine replicas did in all.
+    pub deeds: Deeds,
+    /// The longest wait of a request, in thousandths of what was promised, and its seed.
+    pub longest: (u64, u64),
     /// The longest recovery, in thousandths of the time allowed, and its seed.
     pub slowest: (u64, u64),
     /// Seeds that failed, ascending, with the broken rule.
@@ -135,6 +152,8 @@ impl Summary {
         self.events += outcome.events;
         self.heights += outcome.height;
         self.marks.merge(&outcome.marks);
+        self.deeds.merge(&outcome.deeds);
+        self.longest = self.longest.max((outcome.wait, outcome.seed));
         self.slowest = self.slowest.max((outcome.recovery, outcome.seed));
         if let Some(failure) = outcome.failure {
             self.failures.push((outcome.seed, failure));

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use quorate_consensus::{Input, ReadIndex, door};
 use quorate_protocol::{Envelope, ReplicaIndex};
 
+use crate::byzantine::Snub;
 use crate::ledger::Place;
 use crate::marks::Mark;
 use crate::mutant::Mutant;
@@ -20,18 +21,34 @@ use crate::world::{Event, Packet, World};
 impl World {
     /// A client's envelope reaches a replica: answered from history, or ordered.
     pub(crate) fn request(&mut self, to: ReplicaIndex, client: u8, envelope: &Arc<Envelope>) -> Verdict {
+        let from = Address::Client(client);
+        match self.snubs(to, envelope) {
+            Snub::Served => {}
+            Snub::Ignored => return Ok(()),
+            Snub::Until(at) => {
+                let packet = Packet::Submit(envelope.clone());
+                self.queue.push(at, Event::Arrival(from, Address::Replica(to), packet));
+                return Ok(());
+            }
+        }
+        let silent = self.is_silent(to);
         let Some(memory) = &mut self.nodes[usize::from(to)].memory else { return Ok(()) };
         memory.waiting.entry(envelope.body.digest()).or_default().insert(client);
         if let Some(results) = memory.results(envelope.body.session, envelope.body.first) {
             self.marks.hit(Mark::AnsweredFromHistory);
-            self.transmit(Address::Replica(to), Address::Client(client), &Packet::Results(Arc::new(results)));
+            if !silent {
+                self.transmit(Address::Replica(to), from, &Packet::Results(Arc::new(results)));
+            }
             return Ok(());
         }
-        self.submitted(to, envelope)
+        self.submitted(to, from, envelope)
     }
 
     /// An envelope is handed to consensus.
-    pub(crate) fn submitted(&mut self, to: ReplicaIndex, envelope: &Envelope) -> Verdict {
+    pub(crate) fn submitted(&mut self, to: ReplicaIndex, from: Address, envelope: &Envelope) -> Verdict {
+        if matches!(from, Address::Replica(_)) && !matches!(self.snubs(to, envelope), Snub::Served) {
+            return Ok(());
+        }
         let configuration = &self.configurations[usize::from(to)];
         let Some(memory) = &self.nodes[usize::from(to)].memory else { return Ok(()) };
         match door::verify_envelope(configuration, self.verifier.as_ref(), &memory.replica, envelope.clone())
@@ -39,6 +56,10 @@ impl World {
             Ok(envelope) => {
                 let next = memory.session_next(envelope.value());
                 self.feed(to, Input::Request { envelope, next })
+            }
+            Err(_) if matches!(from, Address::Replica(from) if self.behaviour(from).is_some()) => {
+                self.marks.hit(Mark::Rejected);
+                Ok(())
             }
             Err(rejection) => broken("a correct client's envelope passes the door", rejection.to_string()),
         }
@@ -73,6 +94,7 @@ impl World {
             );
             self.oracle.decide(height, done.header, "a client's certificate")?;
             self.oracle.ledger_mut().told(session, done.first, done.place);
+            self.promise.kept(self.queue.now(), client, done.first)?;
             self.acknowledged = self.acknowledged.max(height);
         }
         self.wake_later(client);
@@ -83,17 +105,19 @@ impl World {
     pub(crate) fn wake(&mut self, client: u8) -> Verdict {
         let now = self.queue.now();
         for submission in self.clients[usize::from(client)].wake(now) {
+            let first = submission.envelope.body.first;
             if submission.again {
                 self.marks.hit(Mark::Retry);
+            } else {
+                self.promise.given(now, client, first);
             }
-            let first = submission.envelope.body.first;
             let to = submission.to;
             self.trace.note(now, 9, [u64::from(client), first, u64::from(submission.again), 0], || {
                 let whom = to.map_or("all".to_owned(), |to| to.to_string());
                 let again = if submission.again { " again" } else { "" };
                 format!("client {client} -> {whom}: envelope {first}{again}")
             });
-            let targets = to.map_or(0..self.nodes.len() as ReplicaIndex, |to| to..to + 1);
+            let targets = to.map_or(0..self.genesis.members.n() as ReplicaIndex, |to| to..to + 1);
             for to in targets {
                 let packet = Packet::Submit(submission.envelope.clone());
                 self.transmit(Address::Client(client), Address::Replica(to), &packet);
@@ -126,7 +150,7 @@ impl World {
             self.trace.note(now, 14, [u64::from(reader), 0, 0, 0], || {
                 format!("reader {reader} -> all: {question:?}")
             });
-            for to in 0..self.nodes.len() as ReplicaIndex {
+            for to in self.genesis.members.indices() {
                 let packet = Packet::Question(question.clone());
                 self.transmit(Address::Reader(reader), Address::Replica(to), &packet);
             }
@@ -152,7 +176,10 @@ impl World {
                     let certificate = memory.replica.committed_certificate().cloned();
                     answer = ReadIndex { height: memory.replica.committed_height(), certificate };
                 }
-                self.transmit(Address::Replica(to), Address::Reader(reader), &Packet::Answer(number, answer));
+                if let Some(answer) = self.misanswer(to, answer) {
+                    let packet = Packet::Answer(number, answer);
+                    self.transmit(Address::Replica(to), Address::Reader(reader), &packet);
+                }
                 Ok(())
             }
             Question::Await(certificate) => {

@@ -14,7 +14,7 @@ use quorate_protocol::peer::Batch;
 use quorate_protocol::record::Record;
 use quorate_protocol::{Height, ReplicaIndex};
 
-use crate::byzantine::Behaviour;
+use crate::byzantine::{Behaviour, Deed};
 use crate::faults::{Direction, Fault, Target};
 use crate::machine::State;
 use crate::marks::Mark;
@@ -117,6 +117,7 @@ impl World {
         node.disk.crash(&mut self.disk_random);
         if self.plan.byzantine.get(&index) == Some(&Behaviour::Forgetting) {
             node.disk.wipe();
+            self.conspiracy.deeds.hit(Deed::Forgot);
         }
         let lost = before - node.disk.records().len();
         node.life += 1;
