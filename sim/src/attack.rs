@@ -23,6 +23,8 @@ pub const MONITORED: bool = false;
 const STEADY_STRETCH: u64 = 4;
 /// Blips of the network in one run.
 const BLIPS: u64 = 4;
+/// Hand-overs in a run whose liars abuse them.
+const HAND_OVERS: u64 = 8;
 /// Crashes of a liar that forgets.
 const CRASHES: u64 = 3;
 
@@ -57,6 +59,9 @@ impl Attack {
             ),
             Self::Forge => (&[Deed::Forged], &[Mark::Forged]),
             Self::Twins => (&[Deed::Parted, Deed::Contradicted, Deed::Restored], &[Mark::Evidence]),
+            Self::Hide => (&[Deed::Hid, Deed::Withheld], &[Mark::PreparedBase, Mark::BatchesFetched]),
+            Self::Drag => (&[Deed::Dragged], &[Mark::SuspectTimeout, Mark::SuspectRevoked]),
+            Self::Shift => (&[Deed::Shifted], &[Mark::ViewChange, Mark::Rejected]),
             Self::SlowLeader => (&[Deed::Slowed], &[]),
             Self::Unfair => (&[Deed::Delayed], &[]),
             Self::Censor => (&[Deed::Censored], &[Mark::SuspectTimeout, Mark::ViewChange]),
@@ -76,7 +81,7 @@ impl Attack {
     /// Whether clients are promised an answer in time while it goes on.
     #[must_use]
     pub const fn is_bounded(self) -> bool {
-        !matches!(self, Self::SlowLeader) || MONITORED
+        !matches!(self, Self::SlowLeader | Self::Drag | Self::Shift) || MONITORED
     }
 
     /// The plan of a seed with this attack in the midst of its other troubles.
@@ -85,6 +90,9 @@ impl Attack {
         let random = &mut Random::new(seed, Stream::Attack);
         let mut plan = Plan::sized(seed, Some(random.pick(&SIZES)));
         self.join(random, &mut plan);
+        if self == Self::Mislead {
+            isolate(random, &mut plan);
+        }
         plan
     }
 
@@ -107,16 +115,21 @@ impl Attack {
     /// Makes f replicas attack in this way, or one of them in this way and the others in any.
     fn join(self, random: &mut Random, plan: &mut Plan) {
         let leader = self.behaviour(random, plan.n);
-        let alike = random.one_in(2);
+        let (alike, adjacent) = (random.one_in(2), random.one_in(2));
         let mut liars = BTreeMap::new();
+        // Often the first leader, and those that follow it.
+        let first = if random.one_in(2) { 0 } else { random.below(plan.n as u64) };
         while liars.len() < faults(plan.n) {
-            let index = random.below(plan.n as u64) as ReplicaIndex;
+            let next = (first + liars.len() as u64) % plan.n as u64;
+            let index = if adjacent { next } else { random.below(plan.n as u64) } as ReplicaIndex;
             let behaviour = if alike || liars.is_empty() { leader } else { Behaviour::draw(random, plan.n) };
             liars.entry(index).or_insert(behaviour);
         }
         match self {
             Self::Forget => crash(random, plan, &liars),
-            Self::Mislead if plan.weather.loss > 0 || !plan.faults.is_empty() => isolate(random, plan),
+            Self::Misopen | Self::ClaimNothing | Self::Hide | Self::Mutate | Self::Shift => {
+                hand_over(random, plan);
+            }
             _ => {}
         }
         plan.byzantine = liars;
@@ -145,6 +158,15 @@ fn crash(random: &mut Random, plan: &mut Plan, liars: &BTreeMap<ReplicaIndex, Be
             let fault = Fault::Crash { target: Target::Replica(*index), down };
             plan.faults.push(Scheduled { at: random.below(plan.calm_at), fault });
         }
+    }
+    plan.faults.sort_by_key(|scheduled| scheduled.at);
+}
+
+/// Views must change for a liar to abuse that: operators ask leaders to hand over, which costs no time-out.
+fn hand_over(random: &mut Random, plan: &mut Plan) {
+    for _ in 0..HAND_OVERS {
+        let fault = Fault::Resign { target: Target::Leader };
+        plan.faults.push(Scheduled { at: random.below(plan.calm_at), fault });
     }
     plan.faults.sort_by_key(|scheduled| scheduled.at);
 }

@@ -21,6 +21,8 @@ use crate::world::World;
 
 /// An unfair replica lets its victim wait for this part of the request time-out.
 const UNFAIRNESS: (u64, u64) = (3, 4);
+/// The plotting client says something else to each replica once in so many plots.
+const DOUBLE_ONE_IN: u64 = 4;
 /// Nonce of the session that plots with the liars.
 const PLOTTING_NONCE: [u8; 32] = [0xBA; 32];
 
@@ -132,7 +134,7 @@ impl World {
 
     /// Envelopes that hold at some replicas only, and different ones under one number (hazards A1, CL2).
     pub(super) fn misforward(&mut self, index: ReplicaIndex) -> Verdict {
-        if self.byzantine_random.one_in(2) {
+        if self.byzantine_random.one_in(DOUBLE_ONE_IN) {
             return self.double(index);
         }
         let count = self.conspiracy.envelopes.len() as u64;

@@ -31,6 +31,12 @@ pub enum Deed {
     Contradicted,
     /// A second copy began with an old log of the first.
     Restored,
+    /// A claim was hidden.
+    Hid,
+    /// A message was held back.
+    Dragged,
+    /// A liar became another kind of liar.
+    Shifted,
     /// A proposal was held back.
     Slowed,
     /// A request of a victim was held back.
@@ -82,6 +88,9 @@ pub const ALL: [Deed; DEEDS] = [
     Deed::Parted,
     Deed::Contradicted,
     Deed::Restored,
+    Deed::Hid,
+    Deed::Dragged,
+    Deed::Shifted,
     Deed::Slowed,
     Deed::Delayed,
     Deed::Censored,

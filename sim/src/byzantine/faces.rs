@@ -10,7 +10,7 @@ use quorate_crypto::{Bounded, Hash, Signature};
 use quorate_protocol::view_change::{Rank, ViewChange, ViewChangeBody};
 use quorate_protocol::{PeerMessage, PrePrepare, Proposal, ReplicaIndex, Vote, VoteKind};
 
-use super::{Behaviour, Deed};
+use super::{Behaviour, Deed, Outgoing};
 use crate::machine::State;
 use crate::network::Address;
 use crate::oracle::Verdict;
@@ -134,6 +134,31 @@ impl World {
         let body = ViewChangeBody { rank: Rank::default(), header, committed: 0, ..ours.claim.body.clone() };
         let message = ViewChange { certificate: None, ..ours.clone() };
         Arc::new(PeerMessage::ViewChange(self.signed_claim(from, body, message)))
+    }
+
+    /// A claim that is shown in every other view; no batches, and COMMITs to some only (hazard VC18).
+    pub(super) fn hidden(
+        &mut self,
+        from: ReplicaIndex,
+        marked: bool,
+        message: &Arc<PeerMessage>,
+    ) -> Vec<Outgoing> {
+        match message.as_ref() {
+            PeerMessage::ViewChange(ours) if ours.claim.body.view % 2 == 1 => {
+                self.conspiracy.deeds.hit(Deed::Hid);
+                Outgoing::now(self.without_claim(from, message))
+            }
+            PeerMessage::Batches(_) | PeerMessage::Committed(_) | PeerMessage::Certificate(_) => {
+                self.conspiracy.deeds.hit(Deed::Withheld);
+                Vec::new()
+            }
+            PeerMessage::Votes(votes) if marked => {
+                let prepares = votes.iter().filter(|vote| vote.kind == VoteKind::Prepare).cloned();
+                let prepares = Bounded::try_collect(prepares).unwrap_or_default();
+                Outgoing::now(Arc::new(PeerMessage::Votes(prepares)))
+            }
+            _ => Outgoing::now(message.clone()),
+        }
     }
 
     /// An echoing replica votes for whatever others vote for, to everybody.

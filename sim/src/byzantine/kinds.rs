@@ -28,6 +28,12 @@ pub enum Attack {
     Forge,
     /// Two copies of one key (PR11).
     Twins,
+    /// Hides its lock: claims it in every other view only, and hands out no batch (VC18, VC1).
+    Hide,
+    /// Delays whatever it sends by any time up to the time-out (A2, A16).
+    Drag,
+    /// Changes from one kind to another, again and again.
+    Shift,
     /// Delays each proposal to just under the time-out (A2).
     SlowLeader,
     /// Lets one client wait until just under the time-out (A3).
@@ -56,7 +62,7 @@ pub enum Attack {
 
 impl Attack {
     /// Every kind.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 24] = [
         Self::Withhold,
         Self::Select,
         Self::Equivocate,
@@ -66,6 +72,9 @@ impl Attack {
         Self::Mutate,
         Self::Forge,
         Self::Twins,
+        Self::Hide,
+        Self::Drag,
+        Self::Shift,
         Self::SlowLeader,
         Self::Unfair,
         Self::Censor,
@@ -93,6 +102,9 @@ impl Attack {
             Self::Mutate => Behaviour::Mutating,
             Self::Forge => Behaviour::Forging(mask),
             Self::Twins => Behaviour::Twinned { restored: random.one_in(2) },
+            Self::Hide => Behaviour::Hiding(mask),
+            Self::Drag => Behaviour::Dragging,
+            Self::Shift => Behaviour::Shifting,
             Self::SlowLeader => Behaviour::SlowLeading,
             Self::Unfair => Behaviour::Delaying(random.below(crate::plan::CLIENTS_MAX) as u8),
             Self::Censor => Behaviour::Censoring(random.below(crate::plan::CLIENTS_MAX) as u8),
@@ -147,6 +159,12 @@ pub enum Behaviour {
         /// Whether the second copy begins with an old log of the first, or with none.
         restored: bool,
     },
+    /// Claims its lock in every other view, serves no batch, and commits towards some only.
+    Hiding(u64),
+    /// Holds everything back for a while.
+    Dragging,
+    /// Becomes another kind of liar from time to time.
+    Shifting,
     /// Holds its proposals back.
     SlowLeading,
     /// Looks at the requests of one client late.
@@ -179,6 +197,14 @@ impl Behaviour {
         random.pick(&Attack::ALL).behaviour(random, n)
     }
 
+    /// Any one that a replica can turn to in the middle of a run: a second copy must be there from the start.
+    pub(super) fn draw_next(random: &mut Random, n: usize) -> Self {
+        match Self::draw(random, n) {
+            Self::Twinned { .. } | Self::Shifting => Self::Equivocating(random.between(1, (1 << n) - 2)),
+            other => other,
+        }
+    }
+
     /// Whether it does something unasked from time to time.
     #[must_use]
     pub const fn is_active(self) -> bool {
@@ -190,6 +216,7 @@ impl Behaviour {
                 | Self::Misforwarding
                 | Self::Junking
                 | Self::Twinned { .. }
+                | Self::Shifting
         )
     }
 }

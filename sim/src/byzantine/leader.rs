@@ -34,6 +34,13 @@ impl World {
         vec![Outgoing { after, message: message.clone() }]
     }
 
+    /// Everything later than it could be.
+    pub(super) fn dragged(&mut self, message: &Arc<PeerMessage>) -> Vec<Outgoing> {
+        self.conspiracy.deeds.hit(Deed::Dragged);
+        let after = self.byzantine_random.scaled(1, self.plan.parameters.timeouts.request);
+        vec![Outgoing { after, message: message.clone() }]
+    }
+
     /// Proposals, batches and views to exactly a quorum (hazard A8).
     pub(super) fn selected(
         &mut self,

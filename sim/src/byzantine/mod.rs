@@ -47,6 +47,8 @@ const VIEWS_HEARD_MAX: usize = 8;
 const ENVELOPES_MAX: usize = 16;
 /// Unasked for deeds come so many times per request time-out.
 const PLOTS_PER_TIMEOUT: u64 = 4;
+/// One that shifts becomes another kind of liar once in so many plots.
+const SHIFT_ONE_IN: u64 = 6;
 
 /// A message that goes out in place of another one.
 pub(crate) struct Outgoing {
@@ -145,6 +147,8 @@ impl World {
             Behaviour::ClaimingNothing => Outgoing::now(self.without_claim(from, message)),
             Behaviour::Mutating => self.mutated(from, message),
             Behaviour::Forging(mask) if marked(mask) => Outgoing::now(self.forged(from, message)),
+            Behaviour::Hiding(mask) => self.hidden(from, marked(mask), message),
+            Behaviour::Dragging => self.dragged(message),
             Behaviour::SlowLeading => self.slowed(from, message),
             Behaviour::Misproposing(mask) if marked(mask) => Outgoing::now(self.misproposed(from, message)),
             Behaviour::Mistiming(mask) if marked(mask) => Outgoing::now(self.mistimed(from, message)),
@@ -189,6 +193,9 @@ impl World {
     /// A Byzantine replica does something unasked, and will again.
     pub(crate) fn plot(&mut self, index: ReplicaIndex) -> Verdict {
         self.queue.after(self.plot_period(), Event::Plot(index));
+        if self.plan.byzantine.get(&index) == Some(&Behaviour::Shifting) {
+            self.shift(index);
+        }
         if !self.nodes[usize::from(index)].is_up() {
             return Ok(());
         }
@@ -200,6 +207,18 @@ impl World {
             Some(Behaviour::Junking) => self.throw_junk(index),
             Some(Behaviour::Twinned { .. }) => self.twins_move(index),
             _ => Ok(()),
+        }
+    }
+
+    /// Becomes another kind of liar, now and then.
+    fn shift(&mut self, index: ReplicaIndex) {
+        if self.byzantine_random.one_in(SHIFT_ONE_IN) {
+            self.conspiracy.deeds.hit(Deed::Shifted);
+            let next = Behaviour::draw_next(&mut self.byzantine_random, self.genesis.members.n());
+            self.conspiracy.behaviours.insert(index, next);
+            self.trace.note(self.queue.now(), 21, [u64::from(index), 0, 0, 0], || {
+                format!("{index}: SHIFTS to {next:?}")
+            });
         }
     }
 
