@@ -125,6 +125,15 @@ impl Attack {
             let behaviour = if alike || liars.is_empty() { leader } else { Behaviour::draw(random, plan.n) };
             liars.entry(index).or_insert(behaviour);
         }
+        let correct: Vec<u8> = (0..plan.n as u8).filter(|index| !liars.contains_key(index)).collect();
+        for behaviour in liars.values_mut() {
+            if let Behaviour::Selecting(mask) = behaviour {
+                // Exactly a quorum is left, the liars included.
+                let start = random.below(correct.len() as u64) as usize;
+                let excluded = correct.iter().cycle().skip(start).take(faults(plan.n));
+                *mask = excluded.fold(0, |mask, index| mask | 1 << index);
+            }
+        }
         match self {
             Self::Forget => crash(random, plan, &liars),
             Self::Misopen | Self::ClaimNothing | Self::Hide | Self::Mutate | Self::Shift => {
@@ -146,8 +155,13 @@ fn longest_timeout(plan: &Plan) -> u64 {
 /// retry to everybody, then a time-out to suspect and one to open a view for each leader that may be a
 /// liar, and once for its own.
 fn promise(plan: &Plan) -> u64 {
-    let retry = plan.clients.iter().map(|client| client.patience * 2).max().unwrap_or(0);
-    retry + 2 * longest_timeout(plan) * (faults(plan.n) as u64 + 1)
+    let timeouts = &plan.parameters.timeouts;
+    retry(plan) + (timeouts.request + timeouts.new_view) * (faults(plan.n) as u64 + 1)
+}
+
+/// When a client's request reaches everybody at the latest.
+fn retry(plan: &Plan) -> u64 {
+    plan.clients.iter().map(|client| client.patience / 4 * 5).max().unwrap_or(0)
 }
 
 /// Liars that forget must crash to do so.
@@ -199,7 +213,6 @@ pub fn blips(seed: u64) -> Plan {
             + random.below(plan.calm_at / BLIPS - lasts.min(plan.calm_at / BLIPS));
         plan.faults.push(Scheduled { at, fault: Fault::Split { side, lasts } });
     }
-    let retry = plan.clients.iter().map(|client| client.patience * 2).max().unwrap_or(0);
-    plan.promise = Some(2 * lasts + hangover + retry);
+    plan.promise = Some(2 * lasts + hangover + retry(&plan));
     plan
 }
