@@ -17,7 +17,7 @@ use crate::client::{Certified, Freshness};
 use crate::core::{Core, Deadline};
 use crate::error::ClientError;
 use crate::options::HEDGE_DELAY;
-use crate::question::{self, Target};
+use crate::question::{self, Scope, Target};
 use crate::race::Race;
 use crate::replicas::Unreachable;
 
@@ -72,7 +72,7 @@ pub(crate) async fn refresh(core: &Arc<Core>) -> Result<Height, ClientError> {
 /// The target of a linearizable read; asked again until the deadline when no quorum answers.
 async fn target(core: &Arc<Core>, deadline: Deadline) -> Result<Target, ClientError> {
     loop {
-        match deadline.run(question::ask(core)).await {
+        match deadline.run(question::ask(core, Scope::Quorum)).await {
             Some(Err(ClientError::NoQuorum { .. })) if !deadline.passed() => {}
             Some(outcome) => return outcome,
             None => return Err(core.unanswered()),
@@ -114,22 +114,41 @@ struct Asking<'a> {
 }
 
 impl Asking<'_> {
-    /// Question and read go out together; the read is repeated only if it came from too low a height.
+    /// One round trip if all goes well, two otherwise.
     async fn linearizable(&self) -> Result<Verdict, ClientError> {
-        let floor = self.core.floor();
-        // While writes go on, what is read at the floor is always too low: then only the question goes out.
-        if self.core.early_reads.load(Ordering::Relaxed) {
-            let (target, early) = tokio::join!(target(self.core, self.deadline), self.answer(floor, None));
-            let (target, early) = (target?, early?);
-            if early.header.height >= target.height {
-                return Ok(early);
-            }
-            self.core.early_reads.store(false, Ordering::Relaxed);
-            return self.answer(target.height, target.prepared.as_ref()).await;
+        if let Some(found) = self.deadline.run(self.at_once()).await.flatten() {
+            return Ok(found);
         }
         let target = target(self.core, self.deadline).await?;
-        self.core.early_reads.store(target.height <= floor, Ordering::Relaxed);
         self.answer(target.height, target.prepared.as_ref()).await
+    }
+
+    /// The quickest replica reads at or above the highest height that it sent a COMMIT for, which makes its
+    /// answer one to the question as well, and Q - 1 others are asked the question meanwhile. `None` when
+    /// that is no linearizable answer: a replica failed, or the others know of a higher height.
+    async fn at_once(&self) -> Option<Verdict> {
+        let (core, floor) = (self.core, self.core.floor());
+        let reader = *core.order().first()?;
+        let request = Arc::new(self.request(floor, true));
+        let read = async {
+            let reply = tokio::time::timeout(HEDGE_DELAY, core.request(reader, request)).await;
+            // Whoever keeps a reader waiting is asked later next time.
+            reply.inspect_err(|_| core.demote(reader)).ok()
+        };
+        let (reply, others) = tokio::join!(read, question::ask(core, Scope::Others));
+        let (verdict, others) = (self.judge(reader, floor, reply?).ok()?, others.ok()?);
+        if others.answered.contains(&reader) {
+            return None;
+        }
+        if verdict.header.height >= others.height {
+            return Some(verdict);
+        }
+        self.answer(others.height, others.prepared.as_ref()).await.ok()
+    }
+
+    fn request(&self, at_least: Height, fresh: bool) -> ClientRequest {
+        let (credential, query) = (self.credential.clone(), self.query.clone());
+        ClientRequest::Read(ReadRequest { at_least, fresh, credential, query })
     }
 
     /// Asks replicas, fastest first, until one proves an answer at a height of at least `at_least`.
@@ -138,11 +157,7 @@ impl Asking<'_> {
         at_least: Height,
         prepared: Option<&quorate_crypto::Certificate>,
     ) -> Result<Verdict, ClientError> {
-        let request = Arc::new(ClientRequest::Read(ReadRequest {
-            at_least,
-            credential: self.credential.clone(),
-            query: self.query.clone(),
-        }));
+        let request = Arc::new(self.request(at_least, false));
         let insist = async {
             if let Some(certificate) = prepared {
                 tokio::time::sleep(PATIENCE).await;

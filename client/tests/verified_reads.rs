@@ -259,6 +259,34 @@ async fn a_silent_replica_costs_one_delay_and_many_readers_share_questions() {
 }
 
 #[tokio::test]
+async fn a_linearizable_read_asks_a_quorum_once() {
+    let fake = Fake::new();
+    let client = fake.client(quiet()).await;
+    make(&client, "a").await;
+    let asked = || fake.lock().behaviour.iter().map(|one| one.asked).sum::<u64>();
+    let before = asked();
+    for _ in 0..10 {
+        assert!(find(&client, "a", Freshness::Linearizable).await.is_ok());
+    }
+    assert_eq!(asked() - before, 10 * 3, "one read and two questions each");
+}
+
+#[tokio::test]
+async fn rd3_a_quorum_is_of_distinct_replicas_whoever_is_the_quickest() {
+    // The quickest reads from a state that lacks what others have committed, again and again.
+    let fake = Fake::new();
+    let writer = fake.client(quiet()).await;
+    let reading = fake.client(quiet()).await;
+    for (round, name) in ["a", "b", "c", "d", "e", "f"].into_iter().enumerate() {
+        fake.lock().behaviour.iter_mut().for_each(|one| one.stuck_at = None);
+        let stuck_at = fake.lock().height();
+        fake.lock().behaviour[round % 4].stuck_at = Some(stuck_at);
+        let ino = make(&writer, name).await;
+        assert_eq!(find(&reading, name, Freshness::Linearizable).await, Ok(ino));
+    }
+}
+
+#[tokio::test]
 async fn history_is_checked() {
     let fake = Fake::new();
     let client = fake.client(quiet()).await;

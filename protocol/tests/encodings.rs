@@ -376,6 +376,7 @@ fn golden_cr4_every_type_has_one_encoding() {
     }
     let read = ReadRequest {
         at_least: 3,
+        fresh: true,
         credential: Credential { uid: 1, gid: 2, groups: Groups::OfPrincipal },
         query: Query::Lookup { parent: 1, name: name("a") },
     };

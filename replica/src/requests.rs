@@ -102,7 +102,10 @@ impl Node {
         Some((key, self.state.principal_rights(&key)?))
     }
 
-    fn read(&mut self, connection: ClientConnection, request: ReadRequest, reply: ReplyHandle) {
+    fn read(&mut self, connection: ClientConnection, mut request: ReadRequest, reply: ReplyHandle) {
+        if request.fresh {
+            request.at_least = request.at_least.max(self.consensus.read_index().height);
+        }
         if request.at_least > self.state.height() {
             if self.principal(&connection).is_none() {
                 // It may be so new that this replica has yet to hear of it: others are asked meanwhile.
