@@ -18,7 +18,7 @@ use crate::random::{Random, Stream};
 pub const SIZES: [usize; 10] = [4, 4, 4, 4, 5, 6, 7, 7, 7, 10];
 /// Whether consensus watches how long its leader lets requests wait (hazards A2, A3). Without that a slow
 /// leader stays, and so does one that is unfair within the time-out.
-pub const MONITORED: bool = false;
+pub const MONITORED: bool = true;
 /// How much longer a steady run takes than its plan says, because its time-outs are longer.
 const STEADY_STRETCH: u64 = 4;
 /// Blips of the network in one run.

@@ -2,13 +2,14 @@
 //!
 //! Invariant: what a seed does depends on nothing outside it: not on other seeds, not on the number of jobs.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use quorate_crypto::Hash;
-use quorate_protocol::{Height, ReplicaIndex, View};
+use quorate_protocol::{EvidenceKind, Height, ReplicaIndex, View};
 
 use crate::byzantine::Deeds;
 use crate::cast::Scheme;
@@ -46,6 +47,10 @@ pub struct Outcome {
     pub marks: Marks,
     /// What Byzantine replicas did.
     pub deeds: Deeds,
+    /// Pieces of evidence that replicas showed, by kind.
+    pub evidence: BTreeMap<EvidenceKind, u64>,
+    /// Ways to frame a correct replica that were tried.
+    pub framings: u64,
     /// The broken rule, if one was.
     pub failure: Option<Violation>,
     /// The story, if it was to be told.
@@ -93,6 +98,8 @@ pub fn run_plan(plan: Plan, story: Story) -> Outcome {
         wait: world.promise.longest(),
         marks: world.marks,
         deeds: world.conspiracy.deeds,
+        evidence: world.slander.shown,
+        framings: world.slander.tried,
         failure,
         story: world.trace.into_lines(),
     }
@@ -117,6 +124,8 @@ impl Outcome {
             wait: 0,
             marks: Marks::default(),
             deeds: Deeds::default(),
+            evidence: BTreeMap::new(),
+            framings: 0,
             failure: Some(failure),
             story: Vec::new(),
         }

@@ -159,7 +159,7 @@ impl World {
     }
 
     /// A message reaches a Byzantine replica, which is correct besides: what it makes of that.
-    pub(crate) fn overhear(&mut self, index: ReplicaIndex, message: &PeerMessage) -> Verdict {
+    pub(crate) fn eavesdrop(&mut self, index: ReplicaIndex, message: &PeerMessage) -> Verdict {
         match self.behaviour(index) {
             None => Ok(()),
             Some(Behaviour::Echoing) => self.echo(index, message),

@@ -98,7 +98,21 @@ impl World {
                 }
                 PeerMessage::Forward(bent)
             }
-            PeerMessage::FetchBlock { .. } | PeerMessage::Block { .. } => message.clone(),
+            PeerMessage::Proposed(ours) => {
+                let mut bent = *ours;
+                match choice >> 8 & 3 {
+                    0 => bent.height = near(bent.height, choice),
+                    1 => bent.view = near(bent.view, choice),
+                    2 => bent.signed.digest = Hash([3; 32]),
+                    _ => bent.signed.signature = Signature::ZERO,
+                }
+                PeerMessage::Proposed(bent)
+            }
+            PeerMessage::FetchBlock { .. }
+            | PeerMessage::Block { .. }
+            | PeerMessage::OfferEvidence(_)
+            | PeerMessage::FetchEvidence { .. }
+            | PeerMessage::Evidence(_) => message.clone(),
         }
     }
 
