@@ -13,7 +13,7 @@ use crate::world::{Event, World};
 impl World {
     /// Whether a replica counts among the f: it is Byzantine, or its disk has lost what was synced.
     pub(crate) fn is_faulty(&self, index: ReplicaIndex) -> bool {
-        self.plan.byzantine.contains_key(&index) || self.damaged.contains(&index)
+        self.behaviour(index).is_some() || self.damaged.contains(&self.member(index))
     }
 
     /// The replica counts among the f from now on.

@@ -12,7 +12,7 @@ use quorate_execution::Environment;
 use quorate_protocol::view_change::Suspicion;
 use quorate_protocol::{PeerMessage, ReplicaIndex, Vote, VoteKind};
 
-use crate::byzantine::Behaviour;
+use crate::byzantine::Outgoing;
 use crate::describe;
 use crate::marks::Mark;
 use crate::mutant::Mutant;
@@ -85,8 +85,9 @@ impl World {
         match effect {
             Effect::Send { to, message } => self.send(index, to, &message)?,
             Effect::Broadcast { message } => {
-                for to in 0..self.nodes.len() as ReplicaIndex {
-                    if to != index {
+                let own = self.member(index);
+                for to in self.genesis.members.indices() {
+                    if to != own {
                         self.send(index, to, &message)?;
                         if !self.survives(index) {
                             return Ok(false);
@@ -157,28 +158,51 @@ impl World {
         to: ReplicaIndex,
         message: &Arc<PeerMessage>,
     ) -> Verdict {
-        let bent = match self.behaviour(from) {
-            None => None,
-            Some(behaviour) => match self.bend(behaviour, from, to, message) {
-                None => return Ok(()),
-                bent => bent,
-            },
-        };
-        let message = bent.as_ref().unwrap_or(message);
+        let Some(behaviour) = self.behaviour(from) else { return self.depart(from, to, message, 0) };
+        for Outgoing { after, message } in self.bend(behaviour, from, to, message) {
+            self.depart(from, to, &message, after)?;
+        }
+        Ok(())
+    }
+
+    /// A message leaves a replica for good, after it was held back for some time.
+    pub(crate) fn depart(
+        &mut self,
+        from: ReplicaIndex,
+        to: ReplicaIndex,
+        message: &Arc<PeerMessage>,
+        after: u64,
+    ) -> Verdict {
         let now = self.queue.now();
         let [kind, place, digest] = describe::operands(message);
         let route = u64::from(from) << 8 | u64::from(to);
         self.trace.note(now, 4, [route, kind, place, digest], || {
             format!("{from} -> {to}: {}", describe::words(message))
         });
-        self.observe(from, message)?;
-        self.overhear(from, message);
-        self.transmit(Address::Replica(from), Address::Replica(to), &Packet::Peer(message.clone()));
+        let member = self.member(from);
+        self.observe(member, message)?;
+        self.overhear(member, message);
+        let (from, to) = (Address::Replica(from), Address::Replica(to));
+        let packet = Packet::Peer(message.clone());
+        if after > 0 {
+            self.queue.after(after, Event::Departure(from, to, packet));
+        } else {
+            self.transmit(from, to, &packet);
+        }
         Ok(())
     }
 
     /// Hands a packet to the network.
     pub(crate) fn transmit(&mut self, from: Address, to: Address, packet: &Packet) {
+        if self.conspiracy.twins.members().is_empty() {
+            return self.carry(from, to, packet);
+        }
+        for to in self.routes(from, to) {
+            self.carry(from, to, packet);
+        }
+    }
+
+    fn carry(&mut self, from: Address, to: Address, packet: &Packet) {
         for at in self.network.send(self.queue.now(), from, to) {
             self.queue.push(at, Event::Arrival(from, to, packet.clone()));
         }
@@ -188,9 +212,15 @@ impl World {
     fn observe(&mut self, from: ReplicaIndex, message: &PeerMessage) -> Verdict {
         match message {
             PeerMessage::Votes(votes) => {
-                // What is not signed is nobody's vote.
-                let forged = |vote: &Vote| vote.signature == quorate_crypto::Signature::ZERO;
-                for vote in votes.iter().filter(|vote| vote.replica == from && !forged(vote)) {
+                let byzantine = self.behaviour(from).is_some();
+                for vote in votes.iter().filter(|vote| vote.replica == from) {
+                    // What is not signed is nobody's vote.
+                    if byzantine && !self.is_signed(vote) {
+                        continue;
+                    }
+                    if byzantine {
+                        self.note_twin_vote(vote);
+                    }
                     self.oracle.vote_sent(vote)?;
                 }
             }
@@ -246,6 +276,9 @@ impl World {
         let Some(envelopes) = memory.proposals.get(digest) else { return Ok(()) };
         let waiting = envelopes.iter().filter_map(|envelope| memory.waiting.get(envelope)).flatten();
         let clients: std::collections::BTreeSet<u8> = waiting.copied().collect();
+        if self.is_silent(index) {
+            return Ok(());
+        }
         for client in clients {
             self.transmit(Address::Replica(index), Address::Client(client), &Packet::Commit(vote.clone()));
         }
@@ -413,6 +446,9 @@ impl World {
                 answers.extend(clients.map(|client| (client, results.clone())));
             }
         }
+        if self.is_silent(index) {
+            return Ok(());
+        }
         for (client, results) in answers {
             self.transmit(Address::Replica(index), Address::Client(client), &Packet::Results(results));
         }
@@ -431,6 +467,7 @@ impl World {
             let bytes = encode(&message);
             message = match decode(&bytes) {
                 Ok(decoded) if decoded == message => decoded,
+                Err(_) if self.behaviour(from).is_some() => return Ok(()),
                 other => {
                     return broken(
                         "messages survive their encoding",
@@ -444,11 +481,10 @@ impl World {
         self.trace.note(self.queue.now(), 7, [route, operands[0], operands[1], operands[2]], || {
             format!("{to} <- {from}: {}", describe::words(&message))
         });
-        if self.behaviour(to) == Some(Behaviour::Echoing) {
-            self.echo(to, &message)?;
-        }
+        self.eavesdrop(to, &message)?;
+        let from = self.member(from);
         if let PeerMessage::Forward(envelope) = message {
-            return self.submitted(to, &envelope, self.is_faulty(from));
+            return self.submitted(to, Address::Replica(from), &envelope);
         }
         let configuration = &self.configurations[usize::from(to)];
         let Some(memory) = &self.nodes[usize::from(to)].memory else { return Ok(()) };

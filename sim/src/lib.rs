@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod ailing;
+pub mod attack;
 pub mod byzantine;
 pub mod cast;
 pub mod client;
@@ -18,6 +19,7 @@ pub mod fake;
 pub mod faults;
 pub mod hostile;
 mod hours;
+pub mod latency;
 pub mod ledger;
 pub mod machine;
 pub mod marks;

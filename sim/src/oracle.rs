@@ -97,6 +97,12 @@ impl Oracle {
         self.decided.last_key_value().map_or(0, |(height, _)| *height)
     }
 
+    /// The header at a decided height; zeros if it is not decided.
+    #[must_use]
+    pub fn decided_header(&self, height: Height) -> Hash {
+        self.decided.get(&height).copied().unwrap_or(Hash::ZERO)
+    }
+
     /// A height is decided by whatever evidence: it never has another header.
     ///
     /// # Errors

@@ -112,6 +112,9 @@ pub struct Plan {
     pub calm_at: u64,
     /// How long after that everything must be done.
     pub patience: u64,
+    /// Within which time each request of a client is answered, whatever goes on; `None` if nothing is
+    /// promised before the calm.
+    pub promise: Option<u64>,
     /// What is broken on purpose.
     pub mutant: Option<Mutant>,
 }
@@ -120,8 +123,15 @@ impl Plan {
     /// The plan of a seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
+        Self::sized(seed, None)
+    }
+
+    /// The plan of a seed, with a number of replicas that it does not draw.
+    #[must_use]
+    pub fn sized(seed: u64, n: Option<usize>) -> Self {
         let random = &mut Random::new(seed, Stream::Plan);
-        let n = size(random);
+        let drawn = size(random);
+        let n = n.unwrap_or(drawn);
         let speeds = speeds(random);
         let round = 4 * (speeds.latency.1 + speeds.jitter) + 2 * speeds.sync.1 + speeds.execution.1;
         let leaders = &mut Random::new(seed, Stream::Leaders);
@@ -158,6 +168,7 @@ impl Plan {
             faults: troubles,
             calm_at: span,
             patience: RECOVERY_BACK_OFFS * timeouts.back_off_max + RECOVERY_HAND_OVERS * timeouts.hand_over,
+            promise: None,
             mutant: None,
         }
     }
@@ -165,8 +176,13 @@ impl Plan {
     /// The same run without any trouble but hostile clients, and with time-outs that an undisturbed cluster never meets.
     #[must_use]
     pub fn untroubled(seed: u64) -> Self {
-        let mut plan = Self::new(seed);
-        let Parameters { timeouts, monitor, .. } = &mut plan.parameters;
+        Self::new(seed).without_troubles()
+    }
+
+    /// The plan without any trouble, and with time-outs that an undisturbed cluster never meets.
+    #[must_use]
+    pub fn without_troubles(mut self) -> Self {
+        let Parameters { timeouts, monitor, .. } = &mut self.parameters;
         // A request that goes to one replica is forwarded, and may wait for two heights; beyond half of a round
         // the leader is to blame.
         monitor.delay_min = monitor.delay_min.max(timeouts.request / 4);
@@ -176,11 +192,11 @@ impl Plan {
         timeouts.request *= UNTROUBLED_PATIENCE;
         timeouts.request_min = timeouts.request;
         timeouts.new_view = timeouts.new_view.max(timeouts.request_min);
-        for client in &mut plan.clients {
+        for client in &mut self.clients {
             (client.restarts, client.reconnects) = (None, None);
         }
-        let clocks = vec![Clock::default(); plan.n];
-        Self { weather: Weather::CALM, faults: Vec::new(), clocks, byzantine: BTreeMap::new(), ..plan }
+        let clocks = vec![Clock::default(); self.n];
+        Self { weather: Weather::CALM, faults: Vec::new(), clocks, byzantine: BTreeMap::new(), ..self }
     }
 }
 

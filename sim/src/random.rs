@@ -30,6 +30,8 @@ pub enum Stream {
     Hostile,
     /// Parts of the configuration that came later: frail disks, hostile and restless clients.
     Surroundings,
+    /// Who they are in a run that is made for one kind of attack.
+    Attack,
 }
 
 /// One stream of chance.

@@ -9,6 +9,7 @@ use quorate_consensus::{Input, ReadIndex, door};
 use quorate_execution::check_envelope;
 use quorate_protocol::{Envelope, Height, ReplicaIndex};
 
+use crate::byzantine::Snub;
 use crate::ledger::Place;
 use crate::machine::Execution;
 use crate::marks::Mark;
@@ -24,19 +25,35 @@ use crate::world::{Event, Packet, World};
 impl World {
     /// A client's envelope reaches a replica: answered from history, or ordered.
     pub(crate) fn request(&mut self, to: ReplicaIndex, client: u8, envelope: &Arc<Envelope>) -> Verdict {
+        let from = Address::Client(client);
+        match self.snubs(to, envelope) {
+            Snub::Served => {}
+            Snub::Ignored => return Ok(()),
+            Snub::Until(at) => {
+                let packet = Packet::Submit(envelope.clone());
+                self.queue.push(at, Event::Arrival(from, Address::Replica(to), packet));
+                return Ok(());
+            }
+        }
+        let silent = self.is_silent(to);
         let Some(memory) = &mut self.nodes[usize::from(to)].memory else { return Ok(()) };
         memory.waiting.entry(envelope.body.digest()).or_default().insert(client);
         if let Some(results) = memory.results(envelope.body.session, envelope.body.first) {
             self.marks.hit(Mark::AnsweredFromHistory);
-            self.transmit(Address::Replica(to), Address::Client(client), &Packet::Results(Arc::new(results)));
+            if !silent {
+                self.transmit(Address::Replica(to), from, &Packet::Results(Arc::new(results)));
+            }
             return Ok(());
         }
-        self.submitted(to, envelope, false)
+        self.submitted(to, from, envelope)
     }
 
-    /// An envelope is handed to consensus, as the replica does it. One that is not `hostile` comes from a
-    /// correct client, or from a correct replica, which forwards only what it has verified.
-    pub(crate) fn submitted(&mut self, to: ReplicaIndex, envelope: &Envelope, hostile: bool) -> Verdict {
+    /// An envelope is handed to consensus, as the replica does it. One of a hostile client may be wrong; a correct
+    /// client's is not, nor is what a correct replica forwards, which has verified it.
+    pub(crate) fn submitted(&mut self, to: ReplicaIndex, from: Address, envelope: &Envelope) -> Verdict {
+        if matches!(from, Address::Replica(_)) && !matches!(self.snubs(to, envelope), Snub::Served) {
+            return Ok(());
+        }
         let configuration = &self.configurations[usize::from(to)];
         let Some(memory) = &self.nodes[usize::from(to)].memory else { return Ok(()) };
         let checked = check_envelope(&self.cluster, envelope).map_err(|fault| fault.to_string());
@@ -49,8 +66,12 @@ impl World {
                 let next = memory.session_next(envelope.value());
                 self.feed(to, Input::Request { envelope, next })
             }
-            Err(_) if hostile => {
+            Err(_) if matches!(from, Address::Hostile(_)) => {
                 self.marks.hit(Mark::HostileRejected);
+                Ok(())
+            }
+            Err(_) if matches!(from, Address::Replica(from) if self.is_faulty(from)) => {
+                self.marks.hit(Mark::Rejected);
                 Ok(())
             }
             Err(rejection) => broken("a correct client's envelope passes the door", rejection),
@@ -87,6 +108,7 @@ impl World {
             self.oracle.decide(height, done.header, "a client's certificate")?;
             self.oracle.ledger_mut().told(session, done.first, done.place);
             self.scribe.answered(self.queue.now(), (session, done.first), height, &done.results)?;
+            self.promise.kept(self.queue.now(), client, done.first)?;
             self.acknowledged = self.acknowledged.max(height);
         }
         self.wake_later(client);
@@ -110,20 +132,21 @@ impl World {
             }
         }
         for submission in turn.submissions {
+            let first = submission.envelope.body.first;
             if submission.again {
                 self.marks.hit(Mark::Retry);
             } else {
                 self.scribe.issued(client, now, &submission.envelope)?;
                 self.overheard(submission.envelope.clone());
+                self.promise.given(now, client, first);
             }
-            let first = submission.envelope.body.first;
             let to = submission.to;
             self.trace.note(now, 9, [u64::from(client), first, u64::from(submission.again), 0], || {
                 let whom = to.map_or("all".to_owned(), |to| to.to_string());
                 let again = if submission.again { " again" } else { "" };
                 format!("client {client} -> {whom}: envelope {first}{again}")
             });
-            let targets = to.map_or(0..self.nodes.len() as ReplicaIndex, |to| to..to + 1);
+            let targets = to.map_or(0..self.genesis.members.n() as ReplicaIndex, |to| to..to + 1);
             for to in targets {
                 let packet = Packet::Submit(submission.envelope.clone());
                 self.transmit(Address::Client(client), Address::Replica(to), &packet);
@@ -159,7 +182,7 @@ impl World {
             self.trace.note(now, 14, [u64::from(reader), 0, 0, 0], || {
                 format!("reader {reader} -> all: {question:?}")
             });
-            for to in 0..self.nodes.len() as ReplicaIndex {
+            for to in self.genesis.members.indices() {
                 let packet = Packet::Question(question.clone());
                 self.transmit(Address::Reader(reader), Address::Replica(to), &packet);
             }
@@ -185,7 +208,10 @@ impl World {
                     let certificate = memory.replica.committed_certificate().cloned();
                     answer = ReadIndex { height: memory.replica.committed_height(), certificate };
                 }
-                self.transmit(Address::Replica(to), Address::Reader(reader), &Packet::Answer(number, answer));
+                if let Some(answer) = self.misanswer(to, answer) {
+                    let packet = Packet::Answer(number, answer);
+                    self.transmit(Address::Replica(to), Address::Reader(reader), &packet);
+                }
                 Ok(())
             }
             Question::Read(number, height) => {

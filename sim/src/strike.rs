@@ -14,7 +14,7 @@ use quorate_protocol::peer::Batch;
 use quorate_protocol::record::Record;
 use quorate_protocol::{Height, ReplicaIndex};
 
-use crate::byzantine::Behaviour;
+use crate::byzantine::{Behaviour, Deed};
 use crate::disk::Refusal;
 use crate::faults::{Direction, Fault, Target};
 use crate::machine::State;
@@ -143,6 +143,7 @@ impl World {
         if self.plan.byzantine.get(&index) == Some(&Behaviour::Forgetting) {
             node.disk.wipe();
             node.saved.clear();
+            self.conspiracy.deeds.hit(Deed::Forgot);
         }
         let lost = before - node.disk.records().len();
         node.life += 1;

@@ -10,12 +10,13 @@ use quorate_consensus::{Configuration, ExecutedHeader, Input, ReadIndex, StaticF
 use quorate_crypto::{Hash, Signer, Verifier};
 use quorate_protocol::{BatchTime, Envelope, Genesis, Header, Height, PeerMessage, ReplicaIndex, Vote};
 
-use crate::byzantine::Conspiracy;
+use crate::byzantine::{Conspiracy, Twins};
 use crate::cast;
 use crate::client::Client;
 use crate::evidence::Slander;
 use crate::faults::Fault;
 use crate::hostile::{Hostile, HostilePlan};
+use crate::latency::Promise;
 use crate::machine::{Results, State};
 use crate::marks::{Mark, Marks};
 use crate::network::{Address, Network, Weather};
@@ -36,6 +37,8 @@ pub const EVENTS_MAX: u64 = 2_000_000;
 pub enum Packet {
     /// Between replicas.
     Peer(Arc<PeerMessage>),
+    /// Between replicas, from a Byzantine one: bytes that need not be a message.
+    Bytes(Arc<[u8]>),
     /// From a client: order this envelope.
     Submit(Arc<Envelope>),
     /// To a client: a COMMIT.
@@ -71,6 +74,10 @@ pub enum Event {
     WakeHostile(u8),
     /// A fault of the plan strikes.
     Strike(usize),
+    /// A Byzantine replica does something unasked.
+    Plot(ReplicaIndex),
+    /// What a Byzantine replica held back leaves it.
+    Departure(Address, Address, Packet),
     /// A crash of a rolling restart.
     Roll(ReplicaIndex, u64),
     /// A replica restarts.
@@ -124,6 +131,7 @@ pub struct World {
     pub(crate) leaders_random: Random,
     pub(crate) byzantine_random: Random,
     pub(crate) conspiracy: Conspiracy,
+    pub(crate) promise: Promise,
     pub(crate) slander: Slander,
     /// Replicas that count among the f because of their disks.
     pub(crate) damaged: BTreeSet<ReplicaIndex>,
@@ -159,8 +167,11 @@ impl World {
             Configuration::new(cluster, members, me, genesis_header.clone(), plan.window, plan.parameters)
                 .map_err(|error| Violation { rule: "the configuration is usable", detail: error.to_string() })
         };
-        let configurations = genesis.members.indices().map(configuration).collect::<Result<_, _>>()?;
-        let replicas = genesis.members.indices().map(Address::Replica);
+        let twins = Twins::new(&plan);
+        // Every member, and the second copies of those that run twice.
+        let members: Vec<_> = genesis.members.indices().chain(twins.members().iter().copied()).collect();
+        let configurations = members.iter().copied().map(configuration).collect::<Result<_, _>>()?;
+        let replicas = (0..members.len() as ReplicaIndex).map(Address::Replica);
         let clients = (0..plan.clients.len() as u8).map(Address::Client);
         let readers = (0..plan.readers.len() as u8).map(Address::Reader);
         let hostile = (0..plan.hostile.len() as u8).map(Address::Hostile);
@@ -194,18 +205,19 @@ impl World {
             Hostile::new(hostile_plan.clone(), cluster, plan.scheme, workload, hostile_random.fork())
         };
         let hostile = plan.hostile.iter().map(hostile).collect();
-        let nodes = genesis
-            .members
-            .indices()
-            .map(|index| Node::new(index, plan.clocks[usize::from(index)]))
-            .collect();
+        let node = |(index, member): (usize, &ReplicaIndex)| {
+            Node::new(index as ReplicaIndex, plan.clocks[usize::from(*member)])
+        };
+        let nodes = members.iter().enumerate().map(node).collect();
+        let signers = cast::replica_signers(plan.scheme, n);
+        let signers = members.iter().map(|member| signers[usize::from(*member)].clone()).collect();
         Ok(Self {
             oracle: Oracle::new(
                 genesis.members.quorum(),
                 &genesis_header,
                 plan.byzantine.keys().copied().collect(),
             ),
-            signers: cast::replica_signers(plan.scheme, n),
+            signers,
             verifier: cast::verifier(plan.scheme),
             queue: Queue::default(),
             trace: Trace::new(story),
@@ -214,7 +226,8 @@ impl World {
             driver_random: Random::new(plan.seed, Stream::Drivers),
             leaders_random: Random::new(plan.seed ^ u64::MAX, Stream::Leaders),
             byzantine_random: Random::new(plan.seed, Stream::Byzantine),
-            conspiracy: Conspiracy::new(plan.byzantine.clone()),
+            conspiracy: Conspiracy::new(plan.byzantine.clone(), twins),
+            promise: Promise::new(plan.promise),
             slander: Slander::new(plan.seed, cluster),
             damaged: BTreeSet::new(),
             cuts: 0,
@@ -263,6 +276,7 @@ impl World {
         for hostile in 0..self.hostile.len() as u8 {
             self.wake_hostile_later(hostile);
         }
+        self.begin_plots();
         for (position, scheduled) in self.plan.faults.clone().iter().enumerate() {
             self.queue.push(scheduled.at, Event::Strike(position));
         }
@@ -280,6 +294,13 @@ impl World {
         broken("a run ends", "the queue is empty".to_owned())
     }
 
+    /// The highest view that a correct replica has entered.
+    pub(crate) fn highest_view(&self) -> u64 {
+        let entered = |node: &Node| node.memory.as_ref().map(|memory| memory.replica.status());
+        let entered = self.correct().filter_map(entered).filter(|status| status.entered);
+        entered.map(|status| status.view).max().unwrap_or(0)
+    }
+
     /// All clients are done and all replicas at the same height, which is that of the last decision.
     fn is_finished(&self) -> bool {
         let height = self.oracle.decided_height();
@@ -292,11 +313,6 @@ impl World {
     /// All that clients and readers wanted is done.
     pub(crate) fn is_served(&self) -> bool {
         self.clients.iter().all(Client::is_done) && self.readers.iter().all(Reader::is_done)
-    }
-
-    /// The replicas that do not count among the f.
-    fn correct(&self) -> impl Iterator<Item = &Node> {
-        self.nodes.iter().filter(|node| !self.is_faulty(node.index))
     }
 
     /// The last checks, over the whole history.
@@ -357,6 +373,11 @@ impl World {
             Event::Strike(position) => {
                 let fault = self.plan.faults[position].fault.clone();
                 if self.is_calm { Ok(()) } else { self.strike(&fault) }
+            }
+            Event::Plot(index) => self.plot(index),
+            Event::Departure(from, to, packet) => {
+                self.transmit(from, to, &packet);
+                Ok(())
             }
             Event::Roll(index, down) => {
                 if self.is_calm {
@@ -420,7 +441,7 @@ impl World {
         match (from, to, packet) {
             (_, Address::Client(client), packet) => self.client_hears(client, packet),
             (Address::Replica(from), Address::Reader(reader), Packet::Answer(number, answer)) => {
-                self.reader_hears(reader, from, number, &answer)
+                self.reader_hears(reader, self.member(from), number, &answer)
             }
             (_, Address::Reader(reader), Packet::Shown(number, shown)) => {
                 self.reader_sees(reader, number, &shown)
@@ -436,11 +457,14 @@ impl World {
             (Address::Replica(from), Address::Replica(to), Packet::Peer(message)) => {
                 self.peer_hears(from, to, &message)
             }
+            (Address::Replica(from), Address::Replica(to), Packet::Bytes(bytes)) => {
+                self.bytes_arrive(from, to, &bytes)
+            }
             (Address::Client(client), Address::Replica(to), Packet::Submit(envelope)) => {
                 self.request(to, client, &envelope)
             }
-            (Address::Hostile(_), Address::Replica(to), Packet::Submit(envelope)) => {
-                self.submitted(to, &envelope, true)
+            (from @ Address::Hostile(_), Address::Replica(to), Packet::Submit(envelope)) => {
+                self.submitted(to, from, &envelope)
             }
             (Address::Reader(reader), Address::Replica(to), Packet::Question(question)) => {
                 self.question(to, reader, question)
