@@ -15,7 +15,7 @@ const DETERMINISTIC: [&str; 7] =
     ["crypto", "merkle", "protocol", "metadata", "execution", "consensus", "audit"];
 
 /// Which rooms each room may know.
-const ARROWS: [(&str, &[&str]); 17] = [
+const ARROWS: [(&str, &[&str]); 18] = [
     ("crypto", &[]),
     ("merkle", &["crypto"]),
     ("protocol", &["crypto"]),
@@ -35,6 +35,10 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("sim", &["crypto", "merkle", "protocol", "metadata", "execution", "consensus"]),
     ("model", &[]),
     ("bench", &["crypto", "protocol", "client", "cluster"]),
+    (
+        "fuzz",
+        &["crypto", "merkle", "protocol", "metadata", "execution", "consensus", "store", "transport"],
+    ),
     (
         "quorate",
         &[
