@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
 # The long versions of the tests, an hour or more on two cores: 300,000 seeds of the simulator, and the
 # vendored sources of all dependencies (some 20,000 files) copied, compared, committed to git and removed,
-# once undisturbed and once while the leader is killed and another replica is paused.
+# once undisturbed and once while the leader is killed and another replica is paused; and every fuzz target,
+# guided by coverage, for SECONDS each (default 600: two hours on two cores).
 #
-#   bash deploy/soak.sh [simulator | tree | faults]...      default: all of them
+#   bash deploy/soak.sh [simulator | tree | faults | fuzz [SECONDS]]...      default: all of them
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source deploy/setup.sh
 quorate_test_tools
-if [ $# -eq 0 ]; then set -- simulator tree faults; fi
+if [ $# -eq 0 ]; then set -- simulator tree faults fuzz; fi
+fuzz_seconds=600
 for part in "$@"; do
   case "$part" in
-    simulator | tree | faults) ;;
-    *) echo "usage: bash deploy/soak.sh [simulator | tree | faults]..." >&2; exit 2 ;;
+    simulator | tree | faults | fuzz) ;;
+    [0-9]*) fuzz_seconds=$part ;;
+    *) echo "usage: bash deploy/soak.sh [simulator | tree | faults | fuzz [SECONDS]]..." >&2; exit 2 ;;
   esac
 done
 
@@ -133,6 +136,7 @@ for part in "$@"; do
       quorate-sim run --seeds 0..300000 --jobs "$(nproc)"
       ;;
     tree) tree; in_a_mount undisturbed 'the tree: cp -a, diff -r, git, rm -r' ;;
+    fuzz) bash deploy/fuzz.sh "$fuzz_seconds" ;;
     faults) tree; in_a_mount disturbed 'the tree again, with a leader killed and another replica paused, and all killed' ;;
   esac
 done

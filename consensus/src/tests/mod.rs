@@ -15,6 +15,7 @@ mod door;
 mod forge;
 mod forks;
 mod harness;
+mod hazards_inputs;
 mod hazards_views;
 mod normal;
 mod pool;
