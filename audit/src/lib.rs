@@ -1,16 +1,21 @@
-//! The verifier: header chain, certificates, commit log and replay, over an abstract source.
+//! The verifier: header chain, certificates, commit log, replay and evidence, over an abstract source.
 //!
 //! [`verify`] takes the committed heights of a cluster from wherever they are kept, in order, and says
 //! whether they hold, which height breaks which rule, or that it cannot tell. Invariant: nothing here reads a
 //! disk, a network or a clock, and nothing that a source gives is trusted; silence is never evidence.
+//! [`Court`] says whether evidence proves a replica faulty, for replicas, clients and auditors alike.
 #![forbid(unsafe_code)]
 
 mod chain;
+mod evidence;
 mod report;
 mod source;
+mod statements;
 mod verify;
 
 pub use chain::{Auditor, Policy};
+pub use evidence::{Court, Guilt, NoProof, genesis_header, rule_of};
 pub use report::{Breach, Progress, Report, Rule, Verdict};
 pub use source::{Source, SourceError};
+pub use statements::{StatementText, statement_name, statements};
 pub use verify::verify;

@@ -63,8 +63,6 @@ pub(crate) struct Core {
     pub(crate) question: Question,
     /// Whether anything was read since the last background question.
     pub(crate) reading: AtomicBool,
-    /// Whether a linearizable read goes out together with its question, because the last one was not too low.
-    pub(crate) early_reads: AtomicBool,
     /// Room for uploads to each replica, in bytes.
     pub(crate) uploads: Vec<Arc<Semaphore>>,
     /// Nanoseconds of the smoothed round trip of each replica.
@@ -101,7 +99,6 @@ impl Core {
             trust,
             question: Question::default(),
             reading: AtomicBool::new(false),
-            early_reads: AtomicBool::new(true),
             uploads,
             speed,
             ahead: AtomicU64::new(0),

@@ -27,6 +27,7 @@ mod blocks;
 mod client;
 mod core;
 pub mod error;
+pub mod evidence;
 pub mod file;
 mod network;
 pub mod observer;
@@ -41,8 +42,9 @@ pub mod status;
 pub mod tally;
 pub mod trust;
 
-pub use client::{Certified, Client, Freshness, Pending, Step};
+pub use client::{Certified, Client, Freshness, Pending, Sessions, Step};
 pub use error::ClientError;
+pub use evidence::ShownEvidence;
 pub use file::{DirtyRange, FileData, FileRead, FileWrite};
 pub use observer::Observer;
 pub use options::ClientOptions;

@@ -12,6 +12,7 @@ use quorate_transport::ClusterFile;
 
 use crate::core::Core;
 use crate::error::ClientError;
+use crate::evidence::ShownEvidence;
 use crate::network::Network;
 use crate::options::ClientOptions;
 use crate::status::ClusterStatus;
@@ -56,5 +57,10 @@ impl Observer {
     /// As there.
     pub async fn history(&self, from: Height) -> Result<Vec<CommittedBatch>, ClientError> {
         crate::status::history(&self.core, from).await
+    }
+
+    /// Asks every replica for the evidence that it holds. Nothing of it is judged here.
+    pub async fn evidence(&self) -> Vec<ShownEvidence> {
+        crate::evidence::evidence(&self.core).await
     }
 }

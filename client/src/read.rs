@@ -12,12 +12,13 @@ use quorate_execution::{Answer, PartialState};
 use quorate_protocol::client::{ClientReply, ClientRequest, ReadAnswer, Refusal};
 use quorate_protocol::query::{Query, ReadRequest};
 use quorate_protocol::{Credential, Groups, Header, Height, ReplicaIndex};
+use tokio::time::Instant;
 
 use crate::client::{Certified, Freshness};
 use crate::core::{Core, Deadline};
 use crate::error::ClientError;
 use crate::options::HEDGE_DELAY;
-use crate::question::{self, Target};
+use crate::question::{self, Scope, Target};
 use crate::race::Race;
 use crate::replicas::Unreachable;
 
@@ -49,30 +50,44 @@ pub(crate) async fn read_rows(
     freshness: Freshness,
 ) -> Result<Verdict, ClientError> {
     core.reading.store(true, Ordering::Relaxed);
-    let deadline = core.deadline();
-    let asking = Asking { core, credential, query, deadline };
+    let interval = core.options.question_interval;
+    // While reads go on, a question in the background keeps the floor young. After a pause the first read has
+    // to ask for itself: how old an answer may be is counted from the last question (RD5).
+    let young = interval.is_zero() || core.question.is_recent(interval);
+    let asking = Asking { core, credential, query, deadline: core.deadline() };
     match freshness {
-        Freshness::Floor => asking.answer(core.floor(), None).await,
-        Freshness::Linearizable => asking.linearizable().await,
+        Freshness::Floor if young => asking.answer(core.floor(), None).await,
+        Freshness::Floor | Freshness::Linearizable => asking.linearizable().await,
     }
+}
+
+/// Reads at the floor however old it is: for what the client itself wants to know, which no quorum need answer.
+pub(crate) async fn read_at_floor(
+    core: &Arc<Core>,
+    credential: &Credential,
+    query: Query,
+) -> Result<Verdict, ClientError> {
+    let asking = Asking { core, credential, query, deadline: core.deadline() };
+    asking.answer(core.floor(), None).await
 }
 
 /// Asks for the highest height and follows it until it is known to be committed.
 pub(crate) async fn refresh(core: &Arc<Core>) -> Result<Height, ClientError> {
-    let deadline = core.deadline();
+    let (deadline, asked_at) = (core.deadline(), Instant::now());
     let target = target(core, deadline).await?;
     if target.height > core.floor() {
         let credential = Credential { uid: 0, gid: 0, groups: Groups::OfPrincipal };
         let asking = Asking { core, credential: &credential, query: Query::Totals, deadline };
         asking.answer(target.height, target.prepared.as_ref()).await?;
     }
+    core.question.reached(asked_at);
     Ok(core.floor())
 }
 
 /// The target of a linearizable read; asked again until the deadline when no quorum answers.
 async fn target(core: &Arc<Core>, deadline: Deadline) -> Result<Target, ClientError> {
     loop {
-        match deadline.run(question::ask(core)).await {
+        match deadline.run(question::ask(core, Scope::Quorum)).await {
             Some(Err(ClientError::NoQuorum { .. })) if !deadline.passed() => {}
             Some(outcome) => return outcome,
             None => return Err(core.unanswered()),
@@ -114,22 +129,49 @@ struct Asking<'a> {
 }
 
 impl Asking<'_> {
-    /// Question and read go out together; the read is repeated only if it came from too low a height.
+    /// What the highest height says; afterwards the floor is as young as this question.
     async fn linearizable(&self) -> Result<Verdict, ClientError> {
-        let floor = self.core.floor();
-        // While writes go on, what is read at the floor is always too low: then only the question goes out.
-        if self.core.early_reads.load(Ordering::Relaxed) {
-            let (target, early) = tokio::join!(target(self.core, self.deadline), self.answer(floor, None));
-            let (target, early) = (target?, early?);
-            if early.header.height >= target.height {
-                return Ok(early);
-            }
-            self.core.early_reads.store(false, Ordering::Relaxed);
-            return self.answer(target.height, target.prepared.as_ref()).await;
+        let asked_at = Instant::now();
+        let verdict = self.at_target().await?;
+        self.core.question.reached(asked_at);
+        Ok(verdict)
+    }
+
+    /// One round trip if all goes well, two otherwise.
+    async fn at_target(&self) -> Result<Verdict, ClientError> {
+        if let Some(found) = self.deadline.run(self.at_once()).await.flatten() {
+            return Ok(found);
         }
         let target = target(self.core, self.deadline).await?;
-        self.core.early_reads.store(target.height <= floor, Ordering::Relaxed);
         self.answer(target.height, target.prepared.as_ref()).await
+    }
+
+    /// The quickest replica reads at or above the highest height that it sent a COMMIT for, which makes its
+    /// answer one to the question as well, and Q - 1 others are asked the question meanwhile. `None` when
+    /// that is no linearizable answer: a replica failed, or the others know of a higher height.
+    async fn at_once(&self) -> Option<Verdict> {
+        let (core, floor) = (self.core, self.core.floor());
+        let reader = *core.order().first()?;
+        let request = Arc::new(self.request(floor, true));
+        let read = async {
+            let reply = tokio::time::timeout(HEDGE_DELAY, core.request(reader, request)).await;
+            // Whoever keeps a reader waiting is asked later next time.
+            reply.inspect_err(|_| core.demote(reader)).ok()
+        };
+        let (reply, others) = tokio::join!(read, question::ask(core, Scope::Others));
+        let (verdict, others) = (self.judge(reader, floor, reply?).ok()?, others.ok()?);
+        if others.answered.contains(&reader) {
+            return None;
+        }
+        if verdict.header.height >= others.height {
+            return Some(verdict);
+        }
+        self.answer(others.height, others.prepared.as_ref()).await.ok()
+    }
+
+    fn request(&self, at_least: Height, fresh: bool) -> ClientRequest {
+        let (credential, query) = (self.credential.clone(), self.query.clone());
+        ClientRequest::Read(ReadRequest { at_least, fresh, credential, query })
     }
 
     /// Asks replicas, fastest first, until one proves an answer at a height of at least `at_least`.
@@ -138,11 +180,7 @@ impl Asking<'_> {
         at_least: Height,
         prepared: Option<&quorate_crypto::Certificate>,
     ) -> Result<Verdict, ClientError> {
-        let request = Arc::new(ClientRequest::Read(ReadRequest {
-            at_least,
-            credential: self.credential.clone(),
-            query: self.query.clone(),
-        }));
+        let request = Arc::new(self.request(at_least, false));
         let insist = async {
             if let Some(certificate) = prepared {
                 tokio::time::sleep(PATIENCE).await;

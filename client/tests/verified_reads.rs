@@ -242,6 +242,26 @@ async fn rd5_a_replica_that_withholds_news_is_found_out_within_the_interval() {
     assert!(seen, "the floor must rise with the background question");
 }
 
+/// Whoever is asked first is stuck; a reader that has paused for longer than the interval asks a quorum first.
+#[tokio::test]
+async fn rd5_the_first_read_after_a_pause_is_as_fresh_as_any() {
+    for stuck in 0..4 {
+        let fake = Fake::new();
+        let writer = fake.client(quiet()).await;
+        make(&writer, "old").await;
+        let interval = Duration::from_millis(50);
+        let other = fake.client(ClientOptions { question_interval: interval, ..reader() }).await;
+        assert!(find(&other, "old", Freshness::Floor).await.is_ok());
+        // The background question that follows a read is over by then.
+        tokio::time::sleep(4 * interval).await;
+        let height = fake.lock().height();
+        fake.lock().behaviour[stuck].stuck_at = Some(height);
+        let ino = make(&writer, "new").await;
+        tokio::time::sleep(2 * interval).await;
+        assert_eq!(find(&other, "new", Freshness::Floor).await, Ok(ino), "replica {stuck} is stuck");
+    }
+}
+
 #[tokio::test]
 async fn a_silent_replica_costs_one_delay_and_many_readers_share_questions() {
     let fake = Fake::new();
@@ -257,6 +277,34 @@ async fn a_silent_replica_costs_one_delay_and_many_readers_share_questions() {
     }
     let asked: u64 = fake.lock().behaviour.iter().map(|one| one.asked).sum();
     assert!(asked < 200 + 200, "{asked} requests for 200 reads: questions are shared");
+}
+
+#[tokio::test]
+async fn a_linearizable_read_asks_a_quorum_once() {
+    let fake = Fake::new();
+    let client = fake.client(quiet()).await;
+    make(&client, "a").await;
+    let asked = || fake.lock().behaviour.iter().map(|one| one.asked).sum::<u64>();
+    let before = asked();
+    for _ in 0..10 {
+        assert!(find(&client, "a", Freshness::Linearizable).await.is_ok());
+    }
+    assert_eq!(asked() - before, 10 * 3, "one read and two questions each");
+}
+
+#[tokio::test]
+async fn rd3_a_quorum_is_of_distinct_replicas_whoever_is_the_quickest() {
+    // The quickest reads from a state that lacks what others have committed, again and again.
+    let fake = Fake::new();
+    let writer = fake.client(quiet()).await;
+    let reading = fake.client(quiet()).await;
+    for (round, name) in ["a", "b", "c", "d", "e", "f"].into_iter().enumerate() {
+        fake.lock().behaviour.iter_mut().for_each(|one| one.stuck_at = None);
+        let stuck_at = fake.lock().height();
+        fake.lock().behaviour[round % 4].stuck_at = Some(stuck_at);
+        let ino = make(&writer, name).await;
+        assert_eq!(find(&reading, name, Freshness::Linearizable).await, Ok(ino));
+    }
 }
 
 #[tokio::test]

@@ -7,11 +7,12 @@
 use std::sync::Arc;
 
 use quorate_crypto::Hash;
+use quorate_protocol::evidence::SignedDigest;
 use quorate_protocol::view_change::Suspicion;
 use quorate_protocol::{BatchTime, Height, PrePrepare, Proposal, ReplicaIndex};
 
 use crate::block::{Block, Execution};
-use crate::effect::{Effect, Evidence, HaltReason};
+use crate::effect::{Effect, HaltReason};
 use crate::input::{ExecutedHeader, StaticFault};
 use crate::replica::{Kept, Replica};
 
@@ -41,19 +42,12 @@ impl Replica {
         if height <= self.committed.height || height > highest {
             return;
         }
-        match self.view.pre_prepares.get_mut(&height) {
-            None => {
-                let kept = Kept { digest, message: Arc::new(message), contradicted: false };
-                self.view.pre_prepares.insert(height, kept);
-            }
-            Some(kept) if kept.digest == digest || kept.contradicted => {}
-            Some(kept) => {
-                kept.contradicted = true;
-                let first = Arc::clone(&kept.message);
-                self.report(Evidence::ConflictingPrePrepare { first, second: Arc::new(message) });
-                self.suspect(Suspicion::Fault);
-            }
+        let signed = SignedDigest { digest, signature: message.signature };
+        if !self.view.pre_prepares.contains_key(&height) {
+            self.watch_proposal(&message);
+            self.view.pre_prepares.insert(height, Kept { digest, message: Arc::new(message) });
         }
+        self.note_proposal(view, height, signed);
     }
 
     /// Accepts kept proposals in order of height.
@@ -74,7 +68,10 @@ impl Replica {
                     self.accept(height, digest, proposal);
                 }
                 Verdict::Wait => return,
-                Verdict::Fault => return self.suspect(Suspicion::Fault),
+                Verdict::Fault => {
+                    self.report_time(height);
+                    return self.suspect(Suspicion::Fault);
+                }
             }
         }
     }

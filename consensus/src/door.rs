@@ -6,10 +6,11 @@
 //! Cheap checks come before costly ones, and nothing here changes any state (hazard AU6).
 
 use quorate_crypto::{Certificate, CertificateError, Hash, SignatureError, Verifier};
+use quorate_protocol::evidence::{Proof, ProposalStatement};
 use quorate_protocol::limits::{ENVELOPE_BYTES_MAX, OPERATIONS_PER_PROPOSAL_MAX, PROPOSAL_BYTES_MAX};
 use quorate_protocol::peer::{Batch, CommittedBatch};
 use quorate_protocol::view_change::{NewView, Rank, Resign, SignedClaim, ViewChange};
-use quorate_protocol::{Envelope, Epoch, PeerMessage, PrePrepare, ReplicaIndex, View, Vote};
+use quorate_protocol::{Envelope, Epoch, Evidence, PeerMessage, PrePrepare, ReplicaIndex, View, Vote};
 
 use crate::configuration::Configuration;
 
@@ -44,8 +45,8 @@ impl<T> Verified<T> {
 
 /// Envelopes whose signatures were verified before, so that they need not be verified again.
 pub trait KnownEnvelopes {
-    /// Whether an envelope with this digest and exactly this signature has been verified.
-    fn is_known(&self, digest: &Hash, envelope: &Envelope) -> bool;
+    /// The digest of the body, if exactly this envelope has been verified.
+    fn digest_of_known(&self, envelope: &Envelope) -> Option<Hash>;
 
     /// Whether exactly this certificate has been verified.
     fn is_known_certificate(&self, _: &Certificate) -> bool {
@@ -58,8 +59,8 @@ pub trait KnownEnvelopes {
 pub struct NoEnvelopes;
 
 impl KnownEnvelopes for NoEnvelopes {
-    fn is_known(&self, _: &Hash, _: &Envelope) -> bool {
-        false
+    fn digest_of_known(&self, _: &Envelope) -> Option<Hash> {
+        None
     }
 }
 
@@ -104,6 +105,33 @@ pub enum Rejection {
     },
 }
 
+/// A message that was turned away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Why.
+    pub rejection: Rejection,
+    /// The message.
+    pub message: PeerMessage,
+}
+
+impl Refused {
+    /// What it proves about the leader that signed it: an honest one proposes only envelopes that passed its
+    /// own door, where the same rule holds.
+    #[must_use]
+    pub fn into_evidence(self, configuration: &Configuration) -> Option<Evidence> {
+        match (self.rejection, self.message) {
+            // The leader's signature was checked before any envelope's.
+            (Rejection::Envelope { index, .. }, PeerMessage::PrePrepare(pre_prepare)) => {
+                let (epoch, culprit) = (pre_prepare.epoch, configuration.leader(pre_prepare.view));
+                let envelope = u32::try_from(index).ok()?;
+                let proof = Proof::InvalidProposal { pre_prepare, envelope };
+                Some(Evidence::new(*configuration.cluster(), epoch, culprit, proof))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Verifies a message that the connection of replica `from` brought.
 ///
 /// # Errors
@@ -115,13 +143,16 @@ pub fn verify(
     known: &dyn KnownEnvelopes,
     from: ReplicaIndex,
     message: PeerMessage,
-) -> Result<Verified<PeerMessage>, Rejection> {
-    if from == configuration.me() || configuration.members().get(from).is_none() {
-        return Err(Rejection::Sender(from));
+) -> Result<Verified<PeerMessage>, Box<Refused>> {
+    let verified = if from == configuration.me() || configuration.members().get(from).is_none() {
+        Err(Rejection::Sender(from))
+    } else {
+        Door { configuration, verifier, known }.message(from, &message)
+    };
+    match verified {
+        Ok(digest) => Ok(Verified::new(message, digest)),
+        Err(rejection) => Err(Box::new(Refused { rejection, message })),
     }
-    let door = Door { configuration, verifier, known };
-    let digest = door.message(from, &message)?;
-    Ok(Verified::new(message, digest))
 }
 
 /// Verifies an envelope that a client or a peer sent.
@@ -182,12 +213,16 @@ impl Door<'_> {
             PeerMessage::Announce(announcement) => self.epoch(announcement.epoch)?,
             PeerMessage::Committed(batches) => self.committed(batches)?,
             PeerMessage::Batches(batches) => self.batches(batches)?,
+            PeerMessage::Proposed(statement) => self.proposed(statement)?,
             PeerMessage::FetchCommitted { .. }
             | PeerMessage::FetchBatches { .. }
             | PeerMessage::FetchNewView { .. }
-            // Content is addressed by its hash; the driver compares it.
+            // Content is addressed by its hash; the driver compares it, and verifies evidence.
             | PeerMessage::FetchBlock { .. }
-            | PeerMessage::Block { .. } => {}
+            | PeerMessage::Block { .. }
+            | PeerMessage::OfferEvidence(_)
+            | PeerMessage::FetchEvidence { .. }
+            | PeerMessage::Evidence(_) => {}
         }
         Ok(Hash::ZERO)
     }
@@ -251,15 +286,31 @@ impl Door<'_> {
         Ok(digest)
     }
 
+    fn proposed(&self, statement: &ProposalStatement) -> Result<(), Rejection> {
+        let ProposalStatement { epoch, view, height, signed } = *statement;
+        self.epoch(epoch)?;
+        ensure(height > 0, "statement of a proposal", "genesis is not proposed")?;
+        let cluster = *self.configuration.cluster();
+        let signature = PrePrepare::statement(cluster, epoch, view, height, signed.digest);
+        self.signature(self.configuration.leader(view), &signature, &signed.signature)
+    }
+
     fn envelope(&self, index: usize, envelope: &Envelope) -> Result<Hash, Rejection> {
         const WHAT: &str = "envelope";
         ensure(envelope.body.cluster == *self.configuration.cluster(), WHAT, "of another cluster")?;
         ensure(!envelope.body.operations.is_empty(), WHAT, "no operations")?;
+        let over = envelope.body.first.checked_add(envelope.body.operations.len() as u64).is_none();
+        ensure(!over, WHAT, "the sequence numbers run over")?;
         ensure(length_of(envelope) <= ENVELOPE_BYTES_MAX, WHAT, "too many bytes")?;
-        let digest = envelope.body.digest();
-        if !self.known.is_known(&digest, envelope) {
-            envelope.verify(self.verifier).map_err(|error| Rejection::Envelope { index, error })?;
+        // What was verified before was also hashed before.
+        if let Some(digest) = self.known.digest_of_known(envelope) {
+            return Ok(digest);
         }
+        let digest = envelope.body.digest();
+        let statement = envelope.body.statement_of(digest);
+        self.verifier
+            .verify(&envelope.body.key, &statement, &envelope.signature)
+            .map_err(|error| Rejection::Envelope { index, error })?;
         Ok(digest)
     }
 

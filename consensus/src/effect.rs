@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use quorate_crypto::{Certificate, Hash};
 use quorate_protocol::record::Record;
-use quorate_protocol::{Envelope, Header, Height, PeerMessage, PrePrepare, Proposal, ReplicaIndex, Vote};
+use quorate_protocol::{Envelope, Evidence, Header, Height, PeerMessage, Proposal, ReplicaIndex, Vote};
 
 use crate::door::Verified;
 use crate::input::Monotonic;
@@ -35,27 +35,6 @@ pub enum HaltReason {
     Forked {
         /// Height.
         height: Height,
-    },
-}
-
-/// Two signed statements of one replica of which an honest one makes only one. The first seen stays in
-/// force. What is done with them belongs to the monitor and the auditor.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(clippy::large_enum_variant, reason = "rare, and moved once")]
-pub enum Evidence {
-    /// Two proposals of a leader at one (epoch, view, height).
-    ConflictingPrePrepare {
-        /// Seen first.
-        first: Arc<PrePrepare>,
-        /// Seen later.
-        second: Arc<PrePrepare>,
-    },
-    /// Two votes of one kind at one (epoch, view, height) for different headers.
-    ConflictingVotes {
-        /// Seen first.
-        first: Vote,
-        /// Seen later.
-        second: Vote,
     },
 }
 
@@ -155,9 +134,12 @@ pub enum Effect {
         /// Why.
         reason: HaltReason,
     },
-    /// A replica contradicted itself.
-    Evidence(Evidence),
-    /// The signature of this vote does not hold, and the voter's own connection brought it: the voter is
-    /// faulty, which others must be told on this replica's word alone. The vote is dropped (hazard A13).
+    /// A replica said under its signature what no correct one says: keep it, and show it to others. Whatever
+    /// was seen first stays in force (hazard AU9). At most `EVIDENCE_PER_KIND_MAX` of one kind against one
+    /// replica in a run, and one for each place.
+    Evidence(Box<Evidence>),
+    /// A local observation, and no evidence: the signature of this vote does not hold, and the voter's own
+    /// connection brought it. The voter is faulty, but others would have to take this replica's word for it.
+    /// The vote is dropped (hazard A13).
     Forged(Vote),
 }

@@ -60,6 +60,11 @@ impl Fetches {
         self.batches.values_mut().for_each(|want| want.needed = false);
     }
 
+    /// Whether the batch with this header is one that is fetched.
+    pub(crate) fn wants(&self, header: &Hash) -> bool {
+        self.batches.contains_key(header)
+    }
+
     /// When the next question is due.
     pub(crate) fn next_at(&self) -> Option<Monotonic> {
         let views = self.new_view.iter().map(|(_, want)| want.at);
@@ -149,6 +154,7 @@ impl Replica {
 
     /// Batches by header hash, descending, as the door has checked.
     pub(crate) fn on_batches(&mut self, batches: Vec<Batch>) {
+        self.watch_batches(&batches);
         let wanted = batches.first().is_some_and(|batch| {
             let want = self.fetches.batches.get(&batch.header.hash());
             want.is_some_and(|want| want.height == batch.header.height)

@@ -24,6 +24,7 @@ impl Replica {
         if replica == self.configuration.me() {
             return;
         }
+        self.watch_claim(&message.claim);
         if let Some(certificate) = message.certificate.clone() {
             self.learn(certificate);
         }
@@ -105,6 +106,7 @@ impl Replica {
         if stale || new_view.epoch != self.configuration.epoch() || self.halted.is_some() {
             return;
         }
+        new_view.claims.iter().for_each(|claim| self.watch_claim(claim));
         // Relayed, because its leader may have sent it to some only.
         self.broadcast(PeerMessage::NewView((*new_view).clone()));
         self.enter(new_view);
@@ -127,6 +129,7 @@ impl Replica {
         state.new_view = Some(Arc::clone(&new_view));
         self.view = state;
         self.suspicion = None;
+        self.monitor.view_left(self.now, false);
         self.barren_views = self.barren_views.saturating_add(1);
         self.timers.view_changed(self.now, self.configuration.timeouts());
         self.view_changes.retain(|_, known| known.claim.body.view > view);

@@ -181,6 +181,14 @@ impl VoteTable {
             .flat_map(|views| views.values().flat_map(|ballots| ballots.values().map(|ballot| &ballot.vote)))
     }
 
+    /// Votes at a height for other headers than this one, of any kind and view, by replica.
+    pub(crate) fn contrary(&self, height: Height, header: &Hash) -> Vec<Vote> {
+        let kinds = [VoteKind::Prepare, VoteKind::Commit];
+        let ballots = self.by_replica.values().flat_map(BTreeMap::values);
+        let votes = ballots.flat_map(|ballots| kinds.map(|kind| ballots.get(&(height, kind)))).flatten();
+        votes.map(|ballot| &ballot.vote).filter(|vote| vote.header != *header).cloned().collect()
+    }
+
     /// Forgets the PREPAREs of a replica.
     pub(crate) fn forget_prepares(&mut self, replica: ReplicaIndex) {
         if let Some(views) = self.by_replica.get_mut(&replica) {

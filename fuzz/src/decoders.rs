@@ -5,6 +5,7 @@
 //! looks at the decoded value (the door, the checks of certificates and proofs) does not panic either.
 
 use borsh::{BorshDeserialize, BorshSerialize};
+use quorate_audit::Court;
 use quorate_consensus::{NoEnvelopes, door};
 use quorate_crypto::*;
 use quorate_merkle::{InclusionPath, LogFrontier};
@@ -12,6 +13,9 @@ use quorate_metadata::rows as metadata;
 use quorate_metadata::rows::Row;
 use quorate_protocol::blocks::*;
 use quorate_protocol::client::*;
+use quorate_protocol::evidence::{
+    Contradiction, EvidenceKind, EvidenceOffer, EvidencePage, Proof, SignedDigest,
+};
 use quorate_protocol::peer::{Announcement, Batch, CommittedBatch};
 use quorate_protocol::query::{Query, ReadRequest};
 use quorate_protocol::record::Record;
@@ -77,6 +81,8 @@ pub const SIGNED: &[Named] = types![
     InclusionPath,
     LogFrontier,
     Timestamp,
+    EvidenceOffer,
+    EvidencePage,
 ];
 
 /// The values of the state's rows.
@@ -265,4 +271,70 @@ fn spoil(source: &mut Source<'_>, certificate: &mut Certificate) {
             certificate.signatures = Bounded::try_from(signatures).unwrap_or_default();
         }
     }
+}
+
+fn court() -> Court<'static> {
+    let cluster = samples::cluster();
+    Court {
+        cluster: cluster.id,
+        members: cluster.configuration.members(),
+        genesis: cluster.configuration.genesis(),
+        verifier: &cluster.verifier,
+    }
+}
+
+/// Evidence as it is sent, and as a file: one encoding of each, and a judgment without a panic.
+pub fn evidence(data: &[u8]) {
+    if let Ok(evidence) = decoding(data.len(), || Evidence::from_file(data)) {
+        assert!(evidence.to_file() == data, "another file of the same evidence (CR4)");
+    }
+    if let Some(evidence) = canonical::<Evidence>(data) {
+        assert_eq!(Evidence::from_file(&evidence.to_file()).as_ref(), Ok(&evidence));
+        let _ = (court().judge(&evidence).is_ok(), evidence.place());
+        // The same of this cluster, so that the judgment goes deeper.
+        let _ = court()
+            .judge(&Evidence { cluster: samples::cluster().id, epoch: 0, version: 1, ..evidence })
+            .is_ok();
+    }
+}
+
+/// Two statements that replicas of this cluster may have signed, shown as a contradiction: it convicts exactly
+/// who signed both of them, as what they are shown as, for two different things (AU9, A6).
+pub fn contradiction(data: &[u8]) {
+    let mut source = Source::new(data);
+    let cluster = samples::cluster().id;
+    let kinds =
+        [StatementKind::PrePrepare, StatementKind::Prepare, StatementKind::Commit, StatementKind::ViewChange];
+    let mut signed = || {
+        let kind = kinds[source.below(4)];
+        let (signer, view, height) =
+            (source.byte() % 4, u64::from(source.byte() % 6), u64::from(source.byte() % 3));
+        let digest = Hash([source.byte() % 3; 32]);
+        let statement = Statement { cluster, epoch: 0, kind, view, height, digest };
+        let mut signature = samples::sign(4, signer, &statement);
+        signature.0[0] ^= u8::from(source.below(16) == 1);
+        SignedDigest { digest, signature }
+    };
+    let (one, other) = (signed(), signed());
+    let (view, height) = (u64::from(source.byte() % 6), u64::from(source.byte() % 3));
+    let mut both = Contradiction::new(view, height, one, other);
+    if source.below(8) == 1 {
+        std::mem::swap(&mut both.low, &mut both.high);
+    }
+    let culprit = source.byte() % 5;
+    let proofs = [Proof::ConflictingPrePrepare, Proof::ConflictingPrepare, Proof::ConflictingCommit];
+    let shown = source.below(3);
+    let evidence = Evidence::new(cluster, 0, culprit, proofs[shown](both));
+    let members = samples::members(4);
+    let holds = |signed: &SignedDigest| {
+        let statement =
+            Statement { cluster, epoch: 0, kind: kinds[shown], view, height, digest: signed.digest };
+        let key = members.members.get(culprit).map(|member| member.consensus);
+        key.is_some_and(|key| members.verifier.verify(&key, &statement, &signed.signature).is_ok())
+    };
+    let leads =
+        evidence.kind() != EvidenceKind::ConflictingPrePrepare || members.members.leader(view) == culprit;
+    let expected = both.low.digest < both.high.digest && holds(&both.low) && holds(&both.high) && leads;
+    let verdict = court().judge(&evidence);
+    assert_eq!(verdict.is_ok(), expected, "{evidence:?}: {verdict:?}");
 }

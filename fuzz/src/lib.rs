@@ -52,7 +52,7 @@ impl Target {
 
 const KIB: usize = 1024;
 
-/// All targets. Evidence has none yet: its format comes with a change of its own.
+/// All targets.
 pub const TARGETS: &[Target] = &[
     target("crypto", 16 * KIB, decoders::crypto, samples::crypto),
     target("certificate", KIB, decoders::certificate, samples::noise),
@@ -62,6 +62,8 @@ pub const TARGETS: &[Target] = &[
     target("client_reply", 64 * KIB, decoders::client_reply, samples::client_reply),
     target("notice", 16 * KIB, decoders::notice, samples::notice),
     target("record", 64 * KIB, decoders::record, samples::record),
+    target("evidence", 64 * KIB, decoders::evidence, samples::evidence),
+    target("contradiction", KIB, decoders::contradiction, samples::noise),
     target("rows", 16 * KIB, decoders::rows, samples::rows),
     target("frames", 128 * KIB, files::frames, samples::frames),
     target("cluster_file", 16 * KIB, files::cluster_file, samples::cluster_file),

@@ -329,8 +329,11 @@ fn status() -> ReplicaStatus {
         certificate: Some(committed().certificate),
         peers: Bounded::try_from(vec![0, 2, 3]).expect("few peers"),
         pending: 4,
+        stored_blocks: 2,
         block_bytes: 5,
         state_rows: 6,
+        inodes: 7,
+        blocks: 8,
     }
 }
 
@@ -400,7 +403,7 @@ fn queries() -> Vec<Query> {
 }
 
 fn read(query: Query) -> ReadRequest {
-    ReadRequest { at_least: 3, credential: credential(), query }
+    ReadRequest { at_least: 3, fresh: true, credential: credential(), query }
 }
 
 pub fn peer() -> Vec<Vec<u8>> {
@@ -441,6 +444,7 @@ pub fn client_request() -> Vec<Vec<u8>> {
         ClientRequest::History { from: 3 },
     ];
     let mut seeds: Vec<Vec<u8>> = requests.iter().map(encode).collect();
+    seeds.extend(golden("client.evidence "));
     seeds.extend(queries().into_iter().map(|query| encode(&ClientRequest::Read(read(query)))));
     seeds
 }
@@ -460,6 +464,18 @@ pub fn client_reply() -> Vec<Vec<u8>> {
         ClientReply::Refused { refusal: Refusal::Busy, text },
     ];
     replies.iter().map(encode).collect()
+}
+
+/// One piece of each kind whose bytes the golden file spells out, and a file.
+pub fn evidence() -> Vec<Vec<u8>> {
+    let mut seeds = golden("evidence.");
+    seeds.retain(|bytes| quorate_crypto::decode::<Evidence>(bytes).is_ok());
+    let files: Vec<Vec<u8>> = seeds
+        .iter()
+        .map(|bytes| quorate_crypto::decode::<Evidence>(bytes).expect("golden bytes").to_file())
+        .collect();
+    seeds.extend(files);
+    seeds
 }
 
 pub fn notice() -> Vec<Vec<u8>> {

@@ -58,6 +58,8 @@ corpora![
     client_reply,
     notice,
     record,
+    evidence,
+    contradiction,
     rows,
     frames,
     cluster_file,

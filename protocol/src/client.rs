@@ -4,6 +4,7 @@
 //! proven (status, errors) is never answered to a filesystem call.
 
 use crate::blocks::{BlockDescriptor, BlockReceipt};
+use crate::evidence::EvidencePage;
 use crate::limits::{
     BLOCK_BYTES_MAX, BLOCKS_PER_RECEIPT_MAX, ERROR_TEXT_BYTES_MAX, OPERATIONS_PER_ENVELOPE_MAX,
     PATH_HASHES_MAX, PROOF_BYTES_MAX, REPLICAS_MAX,
@@ -78,6 +79,11 @@ pub enum ClientRequest {
         /// First height.
         from: Height,
     },
+    /// Evidence against replicas, for audit; needs no quorum.
+    Evidence {
+        /// Digest after which the page begins; zeros for the first one.
+        after: Hash,
+    },
 }
 
 /// The results of an envelope: its leaves of the receipts tree with paths, and the header.
@@ -131,10 +137,16 @@ pub struct ReplicaStatus {
     pub peers: Bounded<u8, REPLICAS_MAX>,
     /// Envelopes waiting in its pool.
     pub pending: u32,
-    /// Bytes of blocks that it stores.
+    /// Blocks that it stores, those of which it has yet to learn that nobody needs them included.
+    pub stored_blocks: u64,
+    /// Bytes of these blocks.
     pub block_bytes: u64,
     /// Rows of its state.
     pub state_rows: u64,
+    /// Inodes in its state, those that are still being reclaimed included.
+    pub inodes: u64,
+    /// Blocks that its state names, those in their time of grace included.
+    pub blocks: u64,
 }
 
 /// Why a replica refuses a request.
@@ -190,6 +202,8 @@ pub enum ClientReply {
         /// In words.
         text: BoundedBytes<ERROR_TEXT_BYTES_MAX>,
     },
+    /// Evidence, which whoever asked verifies.
+    Evidence(EvidencePage),
 }
 
 /// What a replica pushes to a client on its notice stream.

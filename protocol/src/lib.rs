@@ -8,6 +8,7 @@
 pub mod blocks;
 pub mod client;
 pub mod envelope;
+pub mod evidence;
 pub mod file;
 pub mod genesis;
 pub mod header;
@@ -23,6 +24,7 @@ pub mod view_change;
 pub mod vote;
 
 pub use envelope::{Credential, Envelope, EnvelopeBody, Groups};
+pub use evidence::{Evidence, EvidenceKind};
 pub use genesis::Genesis;
 pub use header::Header;
 pub use operation::{Operation, OperationBody};

@@ -63,3 +63,13 @@ pub const ERROR_TEXT_BYTES_MAX: usize = 512;
 pub const IDENTITIES_PER_PRINCIPAL_MAX: usize = 64;
 /// Symbolic lower bound of the window of heights in flight beyond the committed one (W).
 pub const WINDOW_MAX: u64 = 64;
+/// Encoded bytes of one piece of evidence: two proposals and what goes with them.
+pub const EVIDENCE_BYTES_MAX: usize = 9 << 20;
+/// Pieces of evidence of one kind against one replica that anybody makes, keeps or hands on: one proves it.
+pub const EVIDENCE_PER_KIND_MAX: usize = 8;
+/// Pieces of evidence in one page of an answer.
+pub const EVIDENCE_PER_PAGE_MAX: usize = 32;
+/// Bytes that a page of evidence aims at; one piece is always sent.
+pub const EVIDENCE_PAGE_BYTES_TARGET: usize = 4 << 20;
+/// Pieces of evidence that one message offers.
+pub const EVIDENCE_OFFERS_MAX: usize = 256;

@@ -4,7 +4,8 @@
 //! peer whose connection brought it.
 
 use crate::blocks::BlockDescriptor;
-use crate::limits::{BATCHES_PER_MESSAGE_MAX, BLOCK_BYTES_MAX, VOTES_PER_MESSAGE_MAX};
+use crate::evidence::{Evidence, EvidenceOffer, ProposalStatement};
+use crate::limits::{BATCHES_PER_MESSAGE_MAX, BLOCK_BYTES_MAX, EVIDENCE_OFFERS_MAX, VOTES_PER_MESSAGE_MAX};
 use crate::view_change::{NewView, Resign, Suspect, ViewChange};
 use crate::{Envelope, Epoch, Header, Height, PrePrepare, Proposal, View, Vote};
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -95,4 +96,16 @@ pub enum PeerMessage {
         /// The original content.
         content: BoundedBytes<BLOCK_BYTES_MAX>,
     },
+    /// What the sender's leader proposed, for a peer that votes for something else there: if it was proposed
+    /// something else, the two together are evidence (hazard A6).
+    Proposed(ProposalStatement),
+    /// Evidence that the sender has. Not for consensus.
+    OfferEvidence(Bounded<EvidenceOffer, EVIDENCE_OFFERS_MAX>),
+    /// Asks for a piece of evidence that was offered. Not for consensus.
+    FetchEvidence {
+        /// Names it.
+        digest: Hash,
+    },
+    /// Evidence that was asked for; the asker verifies it. Not for consensus.
+    Evidence(Box<Evidence>),
 }

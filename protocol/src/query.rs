@@ -89,6 +89,9 @@ pub enum Query {
 pub struct ReadRequest {
     /// The answer's height must be at least this one.
     pub at_least: Height,
+    /// Whether it must also be at least the highest height that this replica has sent a COMMIT for, so that
+    /// the answer counts as one to the linearizable question (rule R4).
+    pub fresh: bool,
     /// Who asks.
     pub credential: Credential,
     /// What.

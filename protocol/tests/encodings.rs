@@ -9,6 +9,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use quorate_crypto::*;
 use quorate_protocol::blocks::*;
 use quorate_protocol::client::*;
+use quorate_protocol::evidence::*;
 use quorate_protocol::file::*;
 use quorate_protocol::genesis::{Genesis, Parameters};
 use quorate_protocol::operation::*;
@@ -280,6 +281,40 @@ fn new_view() -> NewView {
     }
 }
 
+fn pieces() -> Vec<Evidence> {
+    let side = |byte| SignedDigest { digest: hash(byte), signature: Signature([byte; 64]) };
+    let both = Contradiction::new(3, 9, side(2), side(1));
+    assert_eq!(both, Contradiction::new(3, 9, side(1), side(2)), "one fact, one encoding");
+    let pre_prepare = || PrePrepare {
+        epoch: 0,
+        view: 3,
+        height: 8,
+        proposal: Proposal { envelopes: Bounded::default(), ..proposal() },
+        signature: Signature([1; 64]),
+    };
+    let certificate = || certificate(CertificateKind::Commit);
+    let certified = ParentWitness::Certified { header: header(), certificate: certificate() };
+    let parent = ParentWitness::Proposed(pre_prepare().proposal);
+    let proofs = [
+        Proof::ConflictingPrePrepare(both),
+        Proof::ConflictingPrepare(both),
+        Proof::ConflictingCommit(both),
+        Proof::ViewChangeOmission { claim: view_change().claim, commit: vote() },
+        Proof::TimeRegression { pre_prepare: pre_prepare(), parent: ParentWitness::Genesis },
+        Proof::TimeRegression { pre_prepare: pre_prepare(), parent: certified },
+        Proof::TimeRegression { pre_prepare: pre_prepare(), parent },
+        Proof::InvalidProposal { pre_prepare: pre_prepare(), envelope: 2 },
+        Proof::BadExecution {
+            vote: vote(),
+            header: header(),
+            certified: Header { state_root: hash(0xAA), ..header() },
+            certificate: certificate(),
+        },
+        Proof::UnfoundedCommit { commit: vote(), certificate: certificate() },
+    ];
+    proofs.into_iter().map(|proof| Evidence::new(hash(9), 0, 3, proof)).collect()
+}
+
 /// Encodes, checks the round trip, and returns the bytes.
 fn pin<T: BorshSerialize + BorshDeserialize + PartialEq + std::fmt::Debug>(
     out: &mut String,
@@ -342,6 +377,10 @@ fn golden_cr4_every_type_has_one_encoding() {
         ("pre-prepare", PeerMessage::PrePrepare(pre_prepare)),
         ("votes", PeerMessage::Votes(vec![vote()].try_into().unwrap())),
         ("suspect", PeerMessage::Suspect(Suspect { epoch: 0, view: 1, reason: Suspicion::Restarted })),
+        (
+            "suspect-disconnected",
+            PeerMessage::Suspect(Suspect { epoch: 0, view: 1, reason: Suspicion::Disconnected }),
+        ),
         ("resign", PeerMessage::Resign(Resign { epoch: 0, view: 1, signature: Signature([2; 64]) })),
         ("view-change", PeerMessage::ViewChange(view_change())),
         ("new-view", PeerMessage::NewView(new_view())),
@@ -360,8 +399,32 @@ fn golden_cr4_every_type_has_one_encoding() {
                 content: BoundedBytes::try_from(b"x".to_vec()).unwrap(),
             },
         ),
+        (
+            "proposed",
+            PeerMessage::Proposed(ProposalStatement {
+                epoch: 0,
+                view: 1,
+                height: 2,
+                signed: SignedDigest { digest: hash(1), signature: Signature([2; 64]) },
+            }),
+        ),
+        (
+            "offer-evidence",
+            PeerMessage::OfferEvidence(
+                vec![EvidenceOffer { digest: hash(1), culprit: 3, kind: EvidenceKind::UnfoundedCommit }]
+                    .try_into()
+                    .unwrap(),
+            ),
+        ),
+        ("fetch-evidence", PeerMessage::FetchEvidence { digest: hash(1) }),
+        ("evidence", PeerMessage::Evidence(Box::new(pieces().remove(0)))),
     ] {
         pin(&mut out, &format!("peer.{label}"), &message);
+    }
+    for (index, piece) in pieces().iter().enumerate() {
+        pin(&mut out, &format!("evidence.{index}.{}", piece.kind()), piece);
+        writeln!(out, "evidence.{index}.digest {}", piece.digest()).unwrap();
+        writeln!(out, "evidence.{index}.file blake3:{}", blake3::hash(&piece.to_file()).to_hex()).unwrap();
     }
     for (label, record) in [
         ("entered", Record::Entered { epoch: 0, view: 1 }),
@@ -376,6 +439,7 @@ fn golden_cr4_every_type_has_one_encoding() {
     }
     let read = ReadRequest {
         at_least: 3,
+        fresh: true,
         credential: Credential { uid: 1, gid: 2, groups: Groups::OfPrincipal },
         query: Query::Lookup { parent: 1, name: name("a") },
     };
@@ -387,6 +451,9 @@ fn golden_cr4_every_type_has_one_encoding() {
         proof: BoundedBytes::try_from(vec![1, 2, 3]).unwrap(),
     };
     pin(&mut out, "client.answer", &ClientReply::Read(answer));
+    pin(&mut out, "client.evidence", &ClientRequest::Evidence { after: hash(1) });
+    let page = EvidencePage { pieces: pieces().try_into().unwrap(), more: true };
+    pin(&mut out, "client.evidence-page", &ClientReply::Evidence(page));
     pin(&mut out, "notice.commits", &Notice::Commits(vec![vote()].try_into().unwrap()));
 
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/encodings.txt");
@@ -399,6 +466,28 @@ fn golden_cr4_every_type_has_one_encoding() {
         assert_eq!(have, want, "line {line} of the golden file: the format changed");
     }
     assert_eq!(out.lines().count(), golden.lines().count());
+}
+
+#[test]
+fn an_evidence_file_is_whole_or_refused() {
+    for piece in pieces() {
+        let bytes = piece.to_file();
+        assert_eq!(Evidence::from_file(&bytes), Ok(piece));
+        for position in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[position] ^= 1;
+            assert!(Evidence::from_file(&changed).is_err(), "byte {position}");
+        }
+        assert!((0..bytes.len()).all(|cut| Evidence::from_file(&bytes[..cut]).is_err()));
+        assert!(Evidence::from_file(&[bytes.as_slice(), &[0]].concat()).is_err());
+    }
+    let numbers: Vec<u8> = EvidenceKind::ALL.iter().map(|kind| encode(kind)[0]).collect();
+    assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 9], "8 is reserved");
+    assert!(decode::<EvidenceKind>(&[8]).is_err());
+    for piece in pieces() {
+        // Version, cluster, epoch, culprit, then the kind's number.
+        assert_eq!(encode(&piece)[1 + 32 + 8 + 1], piece.kind() as u8);
+    }
 }
 
 #[test]

@@ -153,6 +153,15 @@ pub struct ReplicaArgs {
     /// Listen here instead of where the cluster file says.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<std::net::SocketAddr>,
+    /// Keep so many of the last heights readable, at least.
+    #[arg(long, value_name = "COUNT", default_value_t = quorate_replica::retention::HEIGHTS_DEFAULT)]
+    pub keep_heights: u64,
+    /// Keep those readable that were the newest within so many seconds, at least.
+    #[arg(long, value_name = "SECONDS", default_value_t = quorate_replica::retention::TIME_DEFAULT.as_secs())]
+    pub keep_seconds: u64,
+    /// Refuse file content when less than this of the disk would be left for log and state.
+    #[arg(long, value_name = "BYTES", default_value_t = quorate_replica::DISK_RESERVE_DEFAULT)]
+    pub disk_reserve: u64,
 }
 
 /// `quorate mount`.
@@ -202,6 +211,65 @@ pub struct AuditArgs {
 pub enum AuditAction {
     /// Check the header chain and every certificate against genesis, from a directory or a live cluster.
     Verify(AuditVerifyArgs),
+    /// Evidence against replicas: signed statements that no correct one makes.
+    Evidence(EvidenceArgs),
+}
+
+/// `quorate audit evidence`.
+#[derive(Args, Debug)]
+pub struct EvidenceArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: EvidenceAction,
+}
+
+/// What may be done with evidence.
+#[derive(Subcommand, Debug)]
+pub enum EvidenceAction {
+    /// List what is held: who is proven faulty, and of what. Exit 0 all of it holds, 1 some does not, 2
+    /// cannot tell.
+    List(EvidenceSourceArgs),
+    /// Show one piece: its signed statements and the rule that they break. Exit 0 it holds, 1 it does not, 2
+    /// it is not there.
+    Show {
+        /// The digest that `list` prints, or a beginning of it.
+        digest: String,
+        /// Write the piece to this file, for `verify`; `-` is standard output.
+        #[arg(long, value_name = "FILE")]
+        export: Option<PathBuf>,
+        /// Where to look.
+        #[command(flatten)]
+        source: EvidenceSourceArgs,
+    },
+    /// Judge a file that `show --export` wrote, offline. Exit 0 it proves what it says, 1 it proves nothing,
+    /// 2 cannot tell.
+    Verify {
+        /// The file.
+        file: PathBuf,
+        /// The cluster file: what is trusted.
+        #[arg(long, env = "QUORATE_CLUSTER", value_name = "FILE")]
+        cluster: PathBuf,
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+}
+
+/// Where evidence is looked for.
+#[derive(Args, Clone, Debug)]
+pub struct EvidenceSourceArgs {
+    /// A replica's directory, running or not. Default: all replicas of the live cluster.
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// The cluster file: what is trusted.
+    #[arg(long, env = "QUORATE_CLUSTER", value_name = "FILE")]
+    pub cluster: PathBuf,
+    /// The key file of a principal that may audit, for a live cluster.
+    #[arg(long, env = "QUORATE_KEY", value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
 }
 
 /// `quorate audit verify`.

@@ -6,6 +6,15 @@
 use std::ffi::OsString;
 use std::fmt::Display;
 
+/// Prints a line; whoever reads may have had enough of it.
+#[macro_export]
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
 /// Exit status of an ordinary failure.
 pub const FAILED: u8 = 1;
 

@@ -6,15 +6,19 @@
 //! out in order; a dependent send leaves only after the sync that it depends on.
 
 use crate::blocks::BlockKeeper;
+use crate::budgets::clients::ClientBudgets;
+use crate::budgets::peers::PeerBudgets;
 use crate::clients::Clients;
 use crate::disk::{Disk, Write};
+use crate::evidence::EvidenceKeeper;
 use crate::executor::{Executor, Outcome};
 use crate::fairness::Fairness;
 use crate::history::History;
 use crate::keeper::StateKeeper;
 use crate::refusals::Refusals;
+use crate::verifier::RememberingVerifier;
 use quorate_consensus::{Effect, Input, Monotonic, Replica, Token};
-use quorate_crypto::{Certificate, Ed25519Verifier, Hash};
+use quorate_crypto::{Certificate, Hash};
 use quorate_execution::{Executed, State};
 use quorate_protocol::record::Record;
 use quorate_protocol::{PeerMessage, Vote};
@@ -54,12 +58,13 @@ pub(crate) struct Held {
 /// One replica at work.
 pub struct Node {
     pub(crate) consensus: Replica,
-    pub(crate) verifier: Arc<Ed25519Verifier>,
+    pub(crate) verifier: Arc<RememberingVerifier>,
     pub(crate) disk: Disk,
     pub(crate) executor: Executor,
     pub(crate) keeper: StateKeeper,
     pub(crate) blocks: BlockKeeper,
     pub(crate) history: History,
+    pub(crate) evidence: EvidenceKeeper,
     pub(crate) peers: PeerNetwork,
     pub(crate) clients: Clients,
     /// The committed state, and the certificate of its header; consensus may be some heights ahead of both
@@ -77,6 +82,8 @@ pub struct Node {
     pub(crate) inputs: VecDeque<Input>,
     pub(crate) fairness: Fairness,
     pub(crate) refusals: Refusals,
+    pub(crate) peer_budgets: PeerBudgets,
+    pub(crate) client_budgets: ClientBudgets,
     pub(crate) timer: Option<Monotonic>,
     /// When what waits is looked after next.
     pub(crate) care_due: Instant,
@@ -151,6 +158,7 @@ impl Node {
             self.care_due = now + CARE_INTERVAL;
             self.blocks.look_after(&self.state);
             self.answer_waiting_reads();
+            self.offer_evidence(now);
         }
     }
 

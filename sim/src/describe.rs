@@ -119,5 +119,12 @@ pub fn words(message: &PeerMessage) -> String {
             format!("FORWARD session {} number {}", short(&envelope.body.session), envelope.body.first)
         }
         PeerMessage::FetchBlock { .. } | PeerMessage::Block { .. } => "BLOCK".to_owned(),
+        PeerMessage::Proposed(message) => {
+            let digest = short(&message.signed.digest);
+            format!("PROPOSED v{} h{} {digest}", message.view, message.height)
+        }
+        PeerMessage::OfferEvidence(_) | PeerMessage::FetchEvidence { .. } | PeerMessage::Evidence(_) => {
+            "EVIDENCE".to_owned()
+        }
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use quorate_consensus::{Effect, Evidence, Input, door};
+use quorate_consensus::{Effect, Input, door};
 use quorate_crypto::{decode, encode};
 use quorate_execution::Environment;
 use quorate_protocol::view_change::Suspicion;
@@ -139,7 +139,7 @@ impl World {
                 return broken("a correct replica goes on", format!("replica {index}: {reason}"))
                     .map(|()| false);
             }
-            Effect::Evidence(evidence) => self.evidence(&evidence)?,
+            Effect::Evidence(evidence) => self.show_evidence(&evidence)?,
             Effect::Forged(vote) => {
                 self.marks.hit(Mark::Forged);
                 if self.behaviour(vote.replica).is_none() {
@@ -149,19 +149,6 @@ impl World {
             }
         }
         Ok(true)
-    }
-
-    /// A replica shows that another one contradicted itself.
-    fn evidence(&mut self, evidence: &Evidence) -> Verdict {
-        self.marks.hit(Mark::Evidence);
-        let culprit = match evidence {
-            Evidence::ConflictingPrePrepare { first, .. } => self.genesis.members.leader(first.view),
-            Evidence::ConflictingVotes { first, .. } => first.replica,
-        };
-        match self.behaviour(culprit) {
-            Some(_) => Ok(()),
-            None => broken("no evidence against a correct replica", format!("{evidence:?}")),
-        }
     }
 
     /// A message leaves a replica: the oracle hears it, then the network takes it.
@@ -186,6 +173,7 @@ impl World {
             format!("{from} -> {to}: {}", describe::words(message))
         });
         self.observe(from, message)?;
+        self.overhear(from, message);
         self.transmit(Address::Replica(from), Address::Replica(to), &Packet::Peer(message.clone()));
         Ok(())
     }
@@ -239,7 +227,9 @@ impl World {
             PeerMessage::Suspect(suspect) => self.marks.hit(match suspect.reason {
                 Suspicion::Restarted => Mark::SuspectRestarted,
                 Suspicion::Revoked => Mark::SuspectRevoked,
-                Suspicion::Timeout | Suspicion::Monitor | Suspicion::Fault => Mark::SuspectTimeout,
+                Suspicion::Monitor => Mark::SuspectMonitor,
+                Suspicion::Disconnected => Mark::SuspectDisconnected,
+                Suspicion::Timeout | Suspicion::Fault => Mark::SuspectTimeout,
             }),
             PeerMessage::Resign(_) => self.marks.hit(Mark::Resign),
             PeerMessage::Batches(_) => self.marks.hit(Mark::BatchesFetched),
@@ -450,15 +440,17 @@ impl World {
         }
         let configuration = &self.configurations[usize::from(to)];
         let Some(memory) = &self.nodes[usize::from(to)].memory else { return Ok(()) };
-        let Some(message) = memory.replica.screen(message) else { return Ok(()) };
+        let Some(message) = memory.replica.screen(from, message) else { return Ok(()) };
         match door::verify(configuration, self.verifier.as_ref(), &memory.replica, from, message) {
             Ok(message) => self.feed(to, Input::Message { from, message }),
-            Err(_) if self.behaviour(from).is_some() => {
+            Err(refused) if self.behaviour(from).is_some() => {
                 self.marks.hit(Mark::Rejected);
-                Ok(())
+                let evidence = refused.into_evidence(configuration);
+                evidence.map_or(Ok(()), |evidence| self.show_evidence(&evidence))
             }
-            Err(rejection) => {
-                broken("a correct replica's message passes the door", format!("{from} to {to}: {rejection}"))
+            Err(refused) => {
+                let detail = format!("{from} to {to}: {}", refused.rejection);
+                broken("a correct replica's message passes the door", detail)
             }
         }
     }

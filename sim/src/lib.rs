@@ -12,6 +12,7 @@ mod describe;
 pub mod disk;
 mod drive;
 mod durable;
+pub mod evidence;
 pub mod fake;
 pub mod faults;
 pub mod ledger;

@@ -2,13 +2,14 @@
 //!
 //! Invariant: what a seed does depends on nothing outside it: not on other seeds, not on the number of jobs.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use quorate_crypto::Hash;
-use quorate_protocol::{Height, ReplicaIndex};
+use quorate_protocol::{EvidenceKind, Height, ReplicaIndex};
 
 use crate::cast::Scheme;
 use crate::faults::{Fault, Scheduled, Target};
@@ -39,6 +40,10 @@ pub struct Outcome {
     pub recovery: u64,
     /// Paths taken.
     pub marks: Marks,
+    /// Pieces of evidence that replicas showed, by kind.
+    pub evidence: BTreeMap<EvidenceKind, u64>,
+    /// Ways to frame a correct replica that were tried.
+    pub framings: u64,
     /// The broken rule, if one was.
     pub failure: Option<Violation>,
     /// The story, if it was to be told.
@@ -83,6 +88,8 @@ pub fn run_plan(plan: Plan, story: Story) -> Outcome {
         duration: world.now(),
         recovery: world.now().saturating_sub(calm_at) * 1000 / patience.max(1),
         marks: world.marks,
+        evidence: world.slander.shown,
+        framings: world.slander.tried,
         failure,
         story: world.trace.into_lines(),
     }
@@ -104,6 +111,8 @@ impl Outcome {
             duration: 0,
             recovery: 0,
             marks: Marks::default(),
+            evidence: BTreeMap::new(),
+            framings: 0,
             failure: Some(failure),
             story: Vec::new(),
         }

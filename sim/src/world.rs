@@ -13,6 +13,7 @@ use quorate_protocol::{Envelope, Genesis, Header, Height, PeerMessage, ReplicaIn
 use crate::byzantine::Conspiracy;
 use crate::cast;
 use crate::client::Client;
+use crate::evidence::Slander;
 use crate::faults::Fault;
 use crate::machine::{Results, State};
 use crate::marks::{Mark, Marks};
@@ -68,6 +69,8 @@ pub enum Event {
     Roll(ReplicaIndex, u64),
     /// A replica restarts.
     Restart(ReplicaIndex, u64),
+    /// A replica notices that its connection with another one is up, or lost.
+    Linked(ReplicaIndex, ReplicaIndex, bool),
     /// Links are mended.
     Mend,
     /// The weather of the plan is back.
@@ -100,8 +103,10 @@ pub struct World {
     pub(crate) marks: Marks,
     pub(crate) disk_random: Random,
     pub(crate) driver_random: Random,
+    pub(crate) leaders_random: Random,
     pub(crate) byzantine_random: Random,
     pub(crate) conspiracy: Conspiracy,
+    pub(crate) slander: Slander,
     pub(crate) is_calm: bool,
     pub(crate) views_asked: BTreeSet<(ReplicaIndex, u64)>,
     /// The lowest view in which each proposal was seen.
@@ -172,8 +177,10 @@ impl World {
             marks: Marks::default(),
             disk_random: Random::new(plan.seed, Stream::Disk),
             driver_random: Random::new(plan.seed, Stream::Drivers),
+            leaders_random: Random::new(plan.seed ^ u64::MAX, Stream::Leaders),
             byzantine_random: Random::new(plan.seed, Stream::Byzantine),
             conspiracy: Conspiracy::new(plan.byzantine.clone()),
+            slander: Slander::new(plan.seed, cluster),
             is_calm: false,
             views_asked: BTreeSet::new(),
             first_views: BTreeMap::new(),
@@ -263,7 +270,7 @@ impl World {
         }
         let skipped = self.oracle.ledger().skipped();
         self.marks.add(Mark::Skipped, skipped);
-        Ok(())
+        self.frame_correct_replicas()
     }
 
     fn handle(&mut self, event: Event) -> Verdict {
@@ -307,6 +314,13 @@ impl World {
                     self.restart(index)?;
                 }
                 Ok(())
+            }
+            Event::Linked(index, peer, up) => {
+                let stale = up != self.nodes[usize::from(peer)].is_up();
+                if stale || self.defer(index, Event::Linked(index, peer, up)) {
+                    return Ok(());
+                }
+                self.feed(index, if up { Input::Connected(peer) } else { Input::Disconnected(peer) })
             }
             Event::Mend => {
                 self.trace.note(self.queue.now(), 2, [0; 4], || "links are mended".to_owned());

@@ -1,10 +1,11 @@
 //! One of the replicas lies. The others keep what they saw first, name it, and go on.
 
+use quorate_protocol::evidence::{Contradiction, Proof, SignedDigest};
 use quorate_protocol::view_change::{Suspect, Suspicion};
-use quorate_protocol::{PeerMessage, VoteKind};
+use quorate_protocol::{PeerMessage, Vote, VoteKind};
 
 use super::harness::{MILLISECOND, Net, SECOND, session_of};
-use crate::{Evidence, HaltReason, Input, Rejection, StaticFault};
+use crate::{HaltReason, Input, Rejection, StaticFault};
 
 fn votes(votes: Vec<quorate_protocol::Vote>) -> PeerMessage {
     PeerMessage::Votes(votes.try_into().unwrap())
@@ -19,6 +20,8 @@ fn a6_au11_an_equivocating_leader_forks_nothing_and_is_replaced() {
     let second = net.proposal(&parent, vec![right.clone()]);
     net.crash(0);
     let (first, second) = (net.pre_prepare(0, 1, first), net.pre_prepare(0, 1, second));
+    // Nobody learns from the others what they were told.
+    net.lose = Box::new(|_, _, message| matches!(message, PeerMessage::Proposed(_)));
     net.deliver(0, 1, PeerMessage::PrePrepare(first.clone()));
     net.deliver(0, 2, PeerMessage::PrePrepare(first.clone()));
     net.deliver(0, 3, PeerMessage::PrePrepare(second.clone()));
@@ -31,8 +34,9 @@ fn a6_au11_an_equivocating_leader_forks_nothing_and_is_replaced() {
     }
     for i in 1..4 {
         assert_eq!(net.node(i).evidence.len(), 1, "reported once");
-        assert!(matches!(&net.node(i).evidence[0], Evidence::ConflictingPrePrepare { first, second }
-            if first.proposal != second.proposal));
+        let evidence = &net.node(i).evidence[0];
+        assert!(matches!(&evidence.proof, Proof::ConflictingPrePrepare(_)));
+        assert_eq!((evidence.culprit, evidence.place().height), (0, 1));
     }
     // Signed evidence in hand, nobody waits for a time-out.
     net.settle();
@@ -59,8 +63,11 @@ fn au9_a_second_vote_neither_erases_nor_replaces_the_first() {
         for vote in [&good, &bad, &bad, &good] {
             net.deliver(3, to, votes(vec![vote.clone()]));
         }
-        let conflicting = Evidence::ConflictingVotes { first: good.clone(), second: bad.clone() };
-        assert_eq!(net.node(to).evidence, [conflicting]);
+        let signed = |vote: &Vote| SignedDigest { digest: vote.header, signature: vote.signature };
+        let both = Contradiction::new(0, 1, signed(&good), signed(&bad));
+        let [evidence] = &net.node(to).evidence[..] else { panic!("one piece of evidence") };
+        assert_eq!(evidence.proof, Proof::ConflictingPrepare(both));
+        assert_eq!(evidence.culprit, 3);
     }
     // Replica 2 stays behind: the equivocator's first vote is needed and there.
     net.node(0).hold_execution = false;

@@ -11,7 +11,9 @@ use crate::{NoEnvelopes, Rejection, door};
 fn verify(net: &Net, from: u8, message: PeerMessage) -> Result<(), Rejection> {
     let signers: Vec<_> = (0..net.n()).map(|i| net.signer(i)).collect();
     let verifier = KeyedHashVerifier::from_signers(signers.iter());
-    door::verify(&net.configuration_of(0), &verifier, &NoEnvelopes, from, message).map(drop)
+    door::verify(&net.configuration_of(0), &verifier, &NoEnvelopes, from, message)
+        .map(drop)
+        .map_err(|refused| refused.rejection)
 }
 
 #[test]

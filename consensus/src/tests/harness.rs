@@ -7,20 +7,21 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use quorate_audit::Court;
 use quorate_crypto::{
     Address, Certificate, CertificateKind, Hash, KeyedHashSigner, KeyedHashVerifier, Member, MemberSet,
     NodeSeed, Role, SecretKey, Signer, derive_hash,
 };
 use quorate_protocol::record::Record;
 use quorate_protocol::{
-    BatchTime, Envelope, EnvelopeBody, Header, Height, Operation, OperationBody, PeerMessage, Proposal,
-    ReplicaIndex, SessionId, View, Vote, VoteKind,
+    BatchTime, Envelope, EnvelopeBody, Evidence, Header, Height, Operation, OperationBody, PeerMessage,
+    Proposal, ReplicaIndex, SessionId, View, Vote, VoteKind,
 };
 
 use super::signatures::CountingVerifier;
 use crate::{
-    Configuration, Effect, Evidence, ExecutedHeader, HaltReason, Input, Monotonic, Parameters, Rejection,
-    Replica, Token, door,
+    Configuration, Effect, ExecutedHeader, HaltReason, Input, Monotonic, Parameters, Rejection, Replica,
+    Token, door,
 };
 
 pub const MILLISECOND: u64 = 1_000_000;
@@ -273,10 +274,23 @@ impl Net {
                 Effect::ServeCommitted { to, from } => self.serve(i, to, from),
                 Effect::SetTimer { at } => self.node(i).timer = Some(at.0),
                 Effect::Halt { reason } => self.node(i).halted = Some(reason),
-                Effect::Evidence(evidence) => self.node(i).evidence.push(evidence),
+                Effect::Evidence(evidence) => self.convicts(i, *evidence),
                 Effect::Forged(vote) => self.node(i).forged.push(vote),
             }
         }
+    }
+
+    /// Whatever a replica reports convinces anybody.
+    fn convicts(&mut self, i: ReplicaIndex, evidence: Evidence) {
+        let court = Court {
+            cluster: *self.configuration.cluster(),
+            members: &self.members,
+            genesis: self.configuration.genesis(),
+            verifier: &self.verifiers[usize::from(i)].inner,
+        };
+        let guilt = court.judge(&evidence).unwrap_or_else(|refusal| panic!("{refusal}: {evidence:?}"));
+        assert_eq!(guilt.culprit, evidence.culprit);
+        self.node(i).evidence.push(evidence);
     }
 
     fn committed(
@@ -345,7 +359,7 @@ impl Net {
     /// Brings a message through the door of a replica.
     pub fn deliver(&mut self, from: ReplicaIndex, to: ReplicaIndex, message: PeerMessage) {
         let Some(replica) = self.nodes[usize::from(to)].replica.as_ref() else { return };
-        let Some(message) = replica.screen(message) else { return };
+        let Some(message) = replica.screen(from, message) else { return };
         let verifier = self.verifiers[usize::from(to)].as_ref();
         match door::verify(replica.configuration(), verifier, replica, from, message) {
             Ok(message) => {
@@ -355,7 +369,12 @@ impl Net {
                     self.step(to, Input::Message { from, message });
                 }
             }
-            Err(rejection) => self.rejections.push(rejection),
+            Err(refused) => {
+                self.rejections.push(refused.rejection.clone());
+                if let Some(evidence) = refused.into_evidence(&self.configuration) {
+                    self.convicts(to, evidence);
+                }
+            }
         }
     }
 
@@ -527,6 +546,7 @@ pub fn kind_of(message: &PeerMessage) -> &'static str {
         PeerMessage::FetchBatches { .. } => "fetch batches",
         PeerMessage::Batches(_) => "batches",
         PeerMessage::FetchNewView { .. } => "fetch new view",
+        PeerMessage::Proposed(_) => "proposed",
         _ => "other",
     }
 }

@@ -15,7 +15,7 @@ use crate::samples::{cluster, members, sign};
 use crate::source::Source;
 
 /// First byte of an instruction that is a lie of this number (see [`Driver::lie`]).
-const LIE: u8 = 12;
+const LIE: u8 = 13;
 
 impl Driver {
     /// A message, and from whom it comes.
@@ -61,7 +61,7 @@ impl Driver {
         (from, message)
     }
 
-    fn other(&self, source: &mut Source<'_>) -> ReplicaIndex {
+    pub fn other(&self, source: &mut Source<'_>) -> ReplicaIndex {
         (self.me + 1 + ReplicaIndex::try_from(source.below(3)).expect("below three")) % 4
     }
 

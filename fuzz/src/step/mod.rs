@@ -13,14 +13,15 @@ mod stand_in;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use quorate_audit::Court;
 use quorate_consensus::{
-    Configuration, Effect, Evidence, ExecutedHeader, Input, Monotonic, NoEnvelopes, Parameters, PoolBounds,
-    Replica, StaticFault, Token, door,
+    Configuration, Effect, ExecutedHeader, Input, Monotonic, NoEnvelopes, Parameters, PoolBounds, Replica,
+    StaticFault, Token, door,
 };
 use quorate_crypto::{Hash, KeyedHashSigner};
 use quorate_protocol::record::Record;
 use quorate_protocol::{
-    BatchTime, Envelope, Height, PeerMessage, Proposal, ReplicaIndex, View, Vote, VoteKind,
+    BatchTime, Envelope, Evidence, Height, PeerMessage, Proposal, ReplicaIndex, View, Vote, VoteKind,
 };
 
 use crate::memory::bounded;
@@ -142,6 +143,10 @@ impl Driver {
             9 => self.restart(),
             10 => while self.sync_one() {},
             11 => self.await_certificate(source),
+            12 => {
+                let peer = self.other(source);
+                self.input(if source.flag() { Input::Connected(peer) } else { Input::Disconnected(peer) });
+            }
             _ => {
                 let (from, message) = self.lie(source);
                 self.deliver(from, message);
@@ -211,10 +216,18 @@ impl Driver {
     }
 
     fn deliver(&mut self, from: ReplicaIndex, message: PeerMessage) {
-        let Some(message) = self.replica.screen(message) else { return };
+        let Some(message) = self.replica.screen(from, message) else { return };
         let verifier = &members(4).verifier;
         let verified = door::verify(&self.configuration, verifier, &self.replica, from, message);
-        let Ok(message) = verified else { return };
+        let message = match verified {
+            Ok(message) => message,
+            Err(refused) => {
+                if let Some(evidence) = refused.into_evidence(&self.configuration) {
+                    self.judge(&evidence);
+                }
+                return;
+            }
+        };
         if let PeerMessage::Forward(envelope) = message.value() {
             let next = self.next_of(envelope);
             let known = &self.replica;
@@ -321,29 +334,18 @@ impl Driver {
         }
     }
 
+    /// Whatever the replica calls evidence convinces a court, and is not against itself.
     fn judge(&self, evidence: &Evidence) {
-        let cluster = samples::cluster().id;
-        let holds = |replica: ReplicaIndex, statement: &quorate_crypto::Statement, signature| {
-            let key = members(4).members.get(replica).expect("a member").consensus;
-            quorate_crypto::Verifier::verify(&members(4).verifier, &key, statement, signature).is_ok()
+        let set = members(4);
+        let court = Court {
+            cluster: samples::cluster().id,
+            members: &set.members,
+            genesis: self.configuration.genesis(),
+            verifier: &set.verifier,
         };
-        match evidence {
-            Evidence::ConflictingPrePrepare { first, second } => {
-                assert_eq!((first.view, first.height), (second.view, second.height));
-                assert_ne!(first.proposal, second.proposal);
-                let leader = self.configuration.leader(first.view);
-                assert_ne!(leader, self.me, "it accuses itself");
-            }
-            Evidence::ConflictingVotes { first, second } => {
-                let place = |vote: &Vote| (vote.replica, vote.kind, vote.epoch, vote.view, vote.height);
-                assert_eq!(place(first), place(second));
-                assert_ne!(first.header, second.header);
-                assert_ne!(first.replica, self.me, "it accuses itself");
-                for vote in [first, second] {
-                    assert!(holds(vote.replica, &vote.statement(cluster), &vote.signature), "no evidence");
-                }
-            }
-        }
+        let verdict = court.judge(evidence);
+        assert!(verdict.is_ok(), "no evidence: {verdict:?} {evidence:?}");
+        assert_ne!(evidence.culprit, self.me, "it accuses itself");
     }
 }
 

@@ -4,8 +4,9 @@
 //! genesis on. Exit 0 it holds, 1 it is broken, 2 it cannot be told.
 
 use crate::args::{AuditAction, AuditArgs, AuditVerifyArgs, Output};
-use crate::commands::connect;
+use crate::commands::{connect, evidence};
 use crate::failure::{CommandResult, Failure};
+use crate::say;
 use indicatif::{ProgressBar, ProgressStyle};
 use quorate_audit::{Policy, Report, Source, SourceError, Verdict, verify};
 use quorate_client::Observer;
@@ -27,8 +28,11 @@ const PENDING_MAX: usize = 4096;
 
 /// Runs an audit.
 pub fn run(args: &AuditArgs) -> CommandResult {
-    let AuditAction::Verify(args) = &args.action;
-    audit(args).map_err(|failure| failure.with_code(CANNOT_TELL))
+    let done = match &args.action {
+        AuditAction::Verify(args) => audit(args),
+        AuditAction::Evidence(args) => evidence::run(args),
+    };
+    done.map_err(|failure| failure.with_code(CANNOT_TELL))
 }
 
 fn audit(args: &AuditVerifyArgs) -> CommandResult {
@@ -74,14 +78,6 @@ fn audit(args: &AuditVerifyArgs) -> CommandResult {
     bar.finish_and_clear();
     print(&report, args, began.elapsed());
     Ok(ExitCode::from(report.verdict.exit_code()))
-}
-
-/// Prints a line; whoever reads may have had enough of it.
-macro_rules! say {
-    ($($text:tt)*) => {{
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stdout(), $($text)*);
-    }};
 }
 
 fn print(report: &Report, args: &AuditVerifyArgs, took: Duration) {

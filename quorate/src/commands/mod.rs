@@ -4,6 +4,7 @@ pub mod audit;
 pub mod bench;
 pub mod connect;
 pub mod dev;
+pub mod evidence;
 pub mod init;
 pub mod key;
 pub mod mount;

@@ -1,13 +1,15 @@
 //! `quorate status`: how every replica is, and in words how the cluster is.
 //!
 //! Invariant: what replicas say of themselves is shown as their words; only certified headers count for
-//! the cluster's height.
+//! the cluster's height, and only evidence that was judged here makes a replica proven faulty.
 
 use crate::args::{Output, StatusArgs};
-use crate::commands::connect;
+use crate::commands::evidence::Faulty;
+use crate::commands::{connect, evidence};
 use crate::failure::CommandResult;
 use quorate_client::ClusterStatus;
 use quorate_client::status::ReplicaState;
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 /// Exit status when some replicas are not well, but the cluster works.
@@ -18,14 +20,17 @@ const NO_QUORUM: u8 = 2;
 /// Asks all replicas and prints what they say.
 pub fn run(args: &StatusArgs) -> CommandResult {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let status = runtime.block_on(async {
+    let cluster = connect::read_cluster(&args.cluster.cluster)?;
+    let (status, shown) = runtime.block_on(async {
         let observer = connect::observe(&args.cluster.cluster, &args.cluster.key).await?;
-        Ok::<_, crate::failure::Failure>(observer.status().await)
+        // Side by side: a replica that is silent costs its patience once.
+        Ok::<_, crate::failure::Failure>(tokio::join!(observer.status(), observer.evidence()))
     })?;
+    let faulty = evidence::proven_faulty(&cluster, shown)?;
     let verdict = verdict(&status);
     match args.output {
-        Output::Json => println!("{}", json(&status, &verdict)),
-        Output::Text => print_text(&status, &verdict),
+        Output::Json => println!("{}", json(&status, &verdict, &faulty)),
+        Output::Text => print_text(&status, &verdict, &faulty),
     }
     Ok(ExitCode::from(verdict.code))
 }
@@ -70,7 +75,7 @@ fn verdict(status: &ClusterStatus) -> Verdict {
 
 /// Whether replicas at one height show one header.
 fn one_root(status: &ClusterStatus) -> bool {
-    let mut seen = std::collections::BTreeMap::new();
+    let mut seen = BTreeMap::new();
     status.replicas.iter().filter(|state| state.certified).filter_map(|state| state.status.as_ref().ok()).all(
         |status| {
             *seen.entry(status.committed).or_insert_with(|| status.header.hash()) == status.header.hash()
@@ -78,15 +83,16 @@ fn one_root(status: &ClusterStatus) -> bool {
     )
 }
 
-fn print_text(status: &ClusterStatus, verdict: &Verdict) {
+fn print_text(status: &ClusterStatus, verdict: &Verdict, faulty: &BTreeMap<u8, Faulty>) {
     let top = status.height().unwrap_or(0);
     println!(
-        "{:<3} {:<22} {:<9} {:>6} {:>9} {:>5} {:<7} {:<6} state root",
-        "id", "address", "role", "view", "height", "lag", "peers", "ms"
+        "{:<3} {:<22} {:<9} {:>6} {:>9} {:>5} {:<5} {:>9} {:>9} {:>6} state root",
+        "id", "address", "role", "view", "height", "lag", "peers", "inodes", "blocks", "ms"
     );
     for state in &status.replicas {
         println!("{}", line(state, top));
     }
+    faulty.values().for_each(|faulty| println!("{faulty}"));
     println!("{}", verdict.text);
 }
 
@@ -102,13 +108,15 @@ fn line(state: &ReplicaState, top: u64) -> String {
             let root = status.header.state_root.to_string();
             let ms = state.round_trip.map_or(0.0, |time| time.as_secs_f64() * 1e3);
             format!(
-                "{:<3} {:<22} {role:<9} {:>6} {:>9} {:>5} {:<7} {ms:<6.1} {}{}",
+                "{:<3} {:<22} {role:<9} {:>6} {:>9} {:>5} {:<5} {:>9} {:>9} {ms:>6.1} {}{}",
                 state.replica,
                 state.address,
                 status.view,
                 status.committed,
                 top.saturating_sub(status.committed),
                 status.peers.len(),
+                status.inodes,
+                status.stored_blocks,
                 root.get(..16).unwrap_or(&root),
                 if state.certified { "" } else { " (not certified!)" }
             )
@@ -116,7 +124,7 @@ fn line(state: &ReplicaState, top: u64) -> String {
     }
 }
 
-fn json(status: &ClusterStatus, verdict: &Verdict) -> serde_json::Value {
+fn json(status: &ClusterStatus, verdict: &Verdict, faulty: &BTreeMap<u8, Faulty>) -> serde_json::Value {
     let replicas: Vec<_> = status
         .replicas
         .iter()
@@ -136,8 +144,11 @@ fn json(status: &ClusterStatus, verdict: &Verdict) -> serde_json::Value {
                 "certified": state.certified,
                 "peers": status.peers.iter().collect::<Vec<_>>(),
                 "pending": status.pending,
+                "stored_blocks": status.stored_blocks,
                 "block_bytes": status.block_bytes,
                 "state_rows": status.state_rows,
+                "inodes": status.inodes,
+                "blocks": status.blocks,
                 "round_trip_us": state.round_trip.map(|time| time.as_micros() as u64),
             }),
         })
@@ -150,5 +161,6 @@ fn json(status: &ClusterStatus, verdict: &Verdict) -> serde_json::Value {
         "survives": status.faults,
         "voting": status.voting(),
         "replicas": replicas,
+        "proven_faulty": faulty.values().map(Faulty::json).collect::<Vec<_>>(),
     })
 }
