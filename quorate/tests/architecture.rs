@@ -47,6 +47,10 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("model", &[]),
     ("bench", &["crypto", "protocol", "history", "transport", "client", "cluster"]),
     (
+        "fuzz",
+        &["crypto", "merkle", "protocol", "metadata", "execution", "consensus", "audit", "store", "transport"],
+    ),
+    (
         "quorate",
         &[
             "crypto",
