@@ -35,6 +35,7 @@ fn try_kinds(place: usize) {
 fn try_one(kind: &str) {
     let attacked = attack(4, &[(0, kind)], WORK);
     attacked.stood();
+    println!("evidence: {:?}", attacked.evidence());
     let caught = !attacked.caught().is_empty();
     match kind {
         "corrupt-proof" | "stale-reply" | "bad-signature" | "junk" => {
@@ -46,8 +47,8 @@ fn try_one(kind: &str) {
         |words: &str| attacked.evidence().iter().any(|(culprit, kind)| *culprit == 0 && kind.contains(words));
     match kind {
         "bad-signature" => assert!(attacked.is_logged("whose signature does not hold")),
-        "equivocate" => assert!(proven("conflicting"), "{:?}", attacked.evidence()),
-        "time-liar" => assert!(proven("time"), "{:?}", attacked.evidence()),
+        "equivocate" => assert!(proven("Conflicting"), "{:?}", attacked.evidence()),
+        "time-liar" => assert!(proven("TimeRegression"), "{:?}", attacked.evidence()),
         "junk" => assert!(attacked.is_logged("a peer breaks the protocol")),
         _ => {}
     }
