@@ -3,34 +3,30 @@
 //! Invariant: no handler waits for anything; what it needs of the request is copied before it returns. What
 //! needs no answer of the cluster (a buffered write, the close of a clean file) is answered at once.
 
+use crate::answer::{self, GENERATION, NEVER, fail};
+use crate::caller::Caller;
+use crate::opening::{create, open};
 use crate::operations::AttributeChanges;
-use crate::shared::{Mount, Outcome, Shared, entropy};
+use crate::reading::Seek;
+use crate::shared::{Mount, ROOT, Shared};
 use crate::writing::Buffered;
-use crate::{convert, credentials, reading, writing};
+use crate::{convert, credentials, writing};
 use fuser::{
-    AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags,
     KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
+    WriteFlags,
 };
-use quorate_protocol::file::Attributes;
-use quorate_protocol::operation::{OpenMode, RenameMode};
-use quorate_protocol::{Credential, OperationBody};
+use quorate_protocol::operation::RenameMode;
 use std::ffi::OsStr;
 use std::future::Future;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-/// How long the kernel may believe a name or an attribute.
-const NEVER: Duration = Duration::ZERO;
-/// Inode numbers are never used again, so one generation is enough (rule S8).
-const GENERATION: Generation = Generation(1);
 /// Bytes of one write request.
 const WRITE_BYTES_MAX: u32 = 1 << 20;
-/// The kernel's mark of an open for execve (`__FMODE_EXEC`).
-const OPEN_TO_EXECUTE: i32 = 0x20;
 /// Requests that the kernel may have under way.
 const BACKGROUND_MAX: u16 = 64;
 /// What `statfs` shows: block size, and as many free blocks as nobody counts.
@@ -42,95 +38,22 @@ const STATFS_FILES: u64 = 1 << 48;
 pub struct Adapter(pub Mount);
 
 impl Adapter {
-    /// Runs a task for a request.
-    fn task<F>(&self, work: impl FnOnce(Mount) -> F)
+    /// Runs a task for a request, for as long as its caller waits. What is not answered by then is dropped
+    /// with its reply, which answers EIO.
+    fn task<F>(&self, caller: Caller, work: impl FnOnce(Mount) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.0.runtime.spawn(work(Arc::clone(&self.0)));
+        let work = work(Arc::clone(&self.0));
+        let given_up = caller.gives_up(self.0.options.deadline);
+        self.0.runtime.spawn(async move {
+            tokio::select! {
+                biased;
+                () = work => {}
+                () = given_up => {}
+            }
+        });
     }
-}
-
-fn fail(errno: i32) -> Errno {
-    Errno::from_i32(errno)
-}
-
-fn reply_entry(reply: ReplyEntry, outcome: Outcome<Attributes>) {
-    match outcome {
-        Ok(attributes) => reply.entry(&NEVER, &convert::attributes(&attributes), GENERATION),
-        Err(errno) => reply.error(fail(errno)),
-    }
-}
-
-fn reply_attributes(reply: ReplyAttr, outcome: Outcome<Attributes>) {
-    match outcome {
-        Ok(attributes) => reply.attr(&NEVER, &convert::attributes(&attributes)),
-        Err(errno) => reply.error(fail(errno)),
-    }
-}
-
-fn reply_empty(reply: ReplyEmpty, outcome: Outcome<()>) {
-    match outcome {
-        Ok(()) => reply.ok(),
-        Err(errno) => reply.error(fail(errno)),
-    }
-}
-
-/// The protocol of extended attributes: a size of 0 asks for the size.
-fn reply_xattr(reply: ReplyXattr, size: u32, outcome: Outcome<Vec<u8>>) {
-    match outcome {
-        Err(errno) => reply.error(fail(errno)),
-        Ok(value) => match u32::try_from(value.len()) {
-            Ok(length) if size == 0 => reply.size(length),
-            Ok(length) if length <= size => reply.data(&value),
-            _ => reply.error(fail(libc::ERANGE)),
-        },
-    }
-}
-
-fn open_mode(flags: i32) -> OpenMode {
-    let access = flags & libc::O_ACCMODE;
-    OpenMode {
-        read: access != libc::O_WRONLY,
-        write: access != libc::O_RDONLY,
-        truncate: flags & libc::O_TRUNC != 0,
-    }
-}
-
-async fn open(mount: &Mount, credential: Credential, ino: u64, flags: i32) -> Outcome<u64> {
-    let mode = open_mode(flags);
-    let writes = mode.write || mode.truncate;
-    if flags & OPEN_TO_EXECUTE != 0 {
-        mount.check_executable(&credential, ino).await?;
-    }
-    let block_log2 = if writes {
-        mount.open_to_write(&credential, ino, mode).await?
-    } else {
-        mount.open_to_read(&credential, ino).await?
-    };
-    let (handle, file) = mount.files.open(ino, block_log2, credential, mode, (writes, false));
-    if !writes {
-        reading::hold_later(mount, &file);
-    }
-    Ok(handle)
-}
-
-async fn create(
-    mount: &Mount,
-    credential: Credential,
-    (parent, name): (u64, quorate_protocol::file::Name),
-    (mode, umask): (u16, u16),
-    flags: i32,
-) -> Outcome<(Attributes, u64)> {
-    let open = open_mode(flags);
-    let exclusive = flags & libc::O_EXCL != 0;
-    let entropy = entropy()?;
-    let body =
-        OperationBody::Create { parent, name, mode, umask, exclusive, open: Some(open), ino: None, entropy };
-    let (attributes, created) = mount.execute_for_inode(&credential, body).await?;
-    let (handle, _) =
-        mount.files.open(attributes.ino, attributes.block_log2, credential, open, (true, created));
-    Ok((attributes, handle))
 }
 
 impl Filesystem for Adapter {
@@ -156,16 +79,20 @@ impl Filesystem for Adapter {
         let credential = credentials::of(request);
         match convert::name(name) {
             Err(errno) => reply.error(fail(errno)),
-            Ok(name) => self.task(|mount| async move {
-                reply_entry(reply, mount.lookup(&credential, parent.0, name).await);
+            Ok(name) => self.task(Caller::of(request), |mount| async move {
+                answer::entry(reply, mount.lookup(&credential, parent.0, name).await);
             }),
         }
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
         let credential = credentials::of(request);
-        self.task(|mount| async move {
-            reply_attributes(reply, mount.attributes(&credential, ino.0).await);
+        self.task(Caller::of(request), |mount| async move {
+            let found = match ino.0 {
+                ROOT => mount.root_attributes(&credential).await,
+                ino => mount.attributes(&credential, ino).await,
+            };
+            answer::attributes(reply, found);
         });
     }
 
@@ -196,16 +123,16 @@ impl Filesystem for Adapter {
             atime: convert::set_time(atime),
             mtime: convert::set_time(mtime),
         };
-        self.task(|mount| async move {
+        self.task(Caller::of(request), |mount| async move {
             let file = handle.and_then(|handle| mount.files.file(handle.0));
-            let granted = file.is_some_and(|file| file.mode.write && file.granted.load(Ordering::Acquire));
-            reply_attributes(reply, mount.set_attributes(&credential, ino.0, changes, granted).await);
+            let changed = mount.set_attributes(&credential, ino.0, changes, file.as_deref()).await;
+            answer::attributes(reply, changed);
         });
     }
 
     fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
         let credential = credentials::of(request);
-        self.task(|mount| async move {
+        self.task(Caller::of(request), |mount| async move {
             match mount.read_link(&credential, ino.0).await {
                 Ok(target) => reply.data(&target),
                 Err(errno) => reply.error(fail(errno)),
@@ -226,9 +153,12 @@ impl Filesystem for Adapter {
         let credential = credentials::of(request);
         match convert::name(name) {
             Err(errno) => reply.error(fail(errno)),
-            Ok(name) => self.task(|mount| async move {
+            Ok(name) => self.task(Caller::of(request), |mount| async move {
                 let place = (parent.0, name);
-                reply_entry(reply, mount.mknod(&credential, place, (mode, rdev), convert::mode(umask)).await);
+                answer::entry(
+                    reply,
+                    mount.mknod(&credential, place, (mode, rdev), convert::mode(umask)).await,
+                );
             }),
         }
     }
@@ -245,9 +175,9 @@ impl Filesystem for Adapter {
         let credential = credentials::of(request);
         match convert::name(name) {
             Err(errno) => reply.error(fail(errno)),
-            Ok(name) => self.task(|mount| async move {
+            Ok(name) => self.task(Caller::of(request), |mount| async move {
                 let (mode, umask) = (convert::mode(mode), convert::mode(umask));
-                reply_entry(reply, mount.mkdir(&credential, (parent.0, name), mode, umask).await);
+                answer::entry(reply, mount.mkdir(&credential, (parent.0, name), mode, umask).await);
             }),
         }
     }
@@ -256,8 +186,8 @@ impl Filesystem for Adapter {
         let credential = credentials::of(request);
         match convert::name(name) {
             Err(errno) => reply.error(fail(errno)),
-            Ok(name) => self.task(|mount| async move {
-                reply_empty(reply, mount.unlink(&credential, parent.0, name).await);
+            Ok(name) => self.task(Caller::of(request), |mount| async move {
+                answer::empty(reply, mount.unlink(&credential, parent.0, name).await);
             }),
         }
     }
@@ -266,8 +196,8 @@ impl Filesystem for Adapter {
         let credential = credentials::of(request);
         match convert::name(name) {
             Err(errno) => reply.error(fail(errno)),
-            Ok(name) => self.task(|mount| async move {
-                reply_empty(reply, mount.rmdir(&credential, parent.0, name).await);
+            Ok(name) => self.task(Caller::of(request), |mount| async move {
+                answer::empty(reply, mount.rmdir(&credential, parent.0, name).await);
             }),
         }
     }
@@ -277,8 +207,8 @@ impl Filesystem for Adapter {
         let target = target.as_os_str().as_bytes().to_vec();
         match convert::name(name) {
             Err(errno) => reply.error(fail(errno)),
-            Ok(name) => self.task(|mount| async move {
-                reply_entry(reply, mount.symlink(&credential, (parent.0, name), target).await);
+            Ok(name) => self.task(Caller::of(request), |mount| async move {
+                answer::entry(reply, mount.symlink(&credential, (parent.0, name), target).await);
             }),
         }
     }
@@ -306,9 +236,9 @@ impl Filesystem for Adapter {
         let parsed = mode.and_then(|mode| Ok((convert::name(name)?, convert::name(new_name)?, mode)));
         match parsed {
             Err(errno) => reply.error(fail(errno)),
-            Ok((name, new_name, mode)) => self.task(|mount| async move {
+            Ok((name, new_name, mode)) => self.task(Caller::of(request), |mount| async move {
                 let (from, to) = ((parent.0, name), (new_parent.0, new_name));
-                reply_empty(reply, mount.rename(&credential, from, to, mode).await);
+                answer::empty(reply, mount.rename(&credential, from, to, mode).await);
             }),
         }
     }
@@ -317,15 +247,15 @@ impl Filesystem for Adapter {
         let credential = credentials::of(request);
         match convert::name(name) {
             Err(errno) => reply.error(fail(errno)),
-            Ok(name) => self.task(|mount| async move {
-                reply_entry(reply, mount.link(&credential, ino.0, parent.0, name).await);
+            Ok(name) => self.task(Caller::of(request), |mount| async move {
+                answer::entry(reply, mount.link(&credential, ino.0, parent.0, name).await);
             }),
         }
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let credential = credentials::of(request);
-        self.task(|mount| async move {
+        self.task(Caller::of(request), |mount| async move {
             match open(&mount, credential, ino.0, flags.0).await {
                 Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
                 Err(errno) => reply.error(fail(errno)),
@@ -346,7 +276,7 @@ impl Filesystem for Adapter {
         let credential = credentials::of(request);
         match convert::name(name) {
             Err(errno) => reply.error(fail(errno)),
-            Ok(name) => self.task(|mount| async move {
+            Ok(name) => self.task(Caller::of(request), |mount| async move {
                 let modes = (convert::mode(mode), convert::mode(umask));
                 match create(&mount, credential, (parent.0, name), modes, flags).await {
                     Ok((attributes, handle)) => reply.created(
@@ -364,7 +294,7 @@ impl Filesystem for Adapter {
 
     fn read(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -374,7 +304,7 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         let Some(file) = self.0.files.file(handle.0) else { return reply.error(fail(libc::EBADF)) };
-        self.task(|mount| async move {
+        self.task(Caller::of(request), |mount| async move {
             let length = usize::try_from(size).unwrap_or(0);
             match mount.read_file(&file, offset, length).await {
                 Ok(bytes) => reply.data(bytes.get(..length).unwrap_or(&bytes)),
@@ -385,7 +315,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -400,7 +330,7 @@ impl Filesystem for Adapter {
         // A page that was changed through a mapping has its place, whatever the flags of the handle.
         if flags.0 & libc::O_APPEND != 0 && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
             let data = data.to_vec();
-            return self.task(|mount| async move {
+            return self.task(Caller::of(request), |mount| async move {
                 match mount.append(&file, data).await {
                     Ok(_) => reply.written(length),
                     Err(errno) => reply.error(fail(errno)),
@@ -409,7 +339,7 @@ impl Filesystem for Adapter {
         }
         match self.0.buffer(&file, offset, data) {
             Buffered::Done => reply.written(length),
-            full => self.task(|mount| async move {
+            full => self.task(Caller::of(request), |mount| async move {
                 match mount.relieve(&file, full).await {
                     Ok(()) => reply.written(length),
                     Err(errno) => reply.error(fail(errno)),
@@ -420,7 +350,7 @@ impl Filesystem for Adapter {
 
     fn flush(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         handle: FileHandle,
         _owner: LockOwner,
@@ -430,7 +360,9 @@ impl Filesystem for Adapter {
         if Shared::is_flushed(&file) {
             return reply.ok();
         }
-        self.task(|mount| async move { reply_empty(reply, mount.flush(&file).await) });
+        self.task(Caller::of_close(request), |mount| async move {
+            answer::empty(reply, mount.flush(&file).await)
+        });
     }
 
     fn release(
@@ -449,14 +381,70 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn fsync(&self, _request: &Request, _ino: INodeNo, handle: FileHandle, _data: bool, reply: ReplyEmpty) {
+    fn fsync(&self, request: &Request, _ino: INodeNo, handle: FileHandle, _data: bool, reply: ReplyEmpty) {
         let Some(file) = self.0.files.file(handle.0) else { return reply.error(fail(libc::EBADF)) };
-        self.task(|mount| async move { reply_empty(reply, mount.flush(&file).await) });
+        self.task(Caller::of(request), |mount| async move { answer::empty(reply, mount.flush(&file).await) });
+    }
+
+    fn lseek(
+        &self,
+        request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let target = match whence {
+            libc::SEEK_DATA => Seek::Data,
+            libc::SEEK_HOLE => Seek::Hole,
+            _ => return reply.error(fail(libc::EINVAL)),
+        };
+        let Ok(offset) = u64::try_from(offset) else { return reply.error(fail(libc::ENXIO)) };
+        let Some(file) = self.0.files.file(handle.0) else { return reply.error(fail(libc::EBADF)) };
+        self.task(Caller::of(request), |mount| async move {
+            match mount.seek(&file, offset, target).await {
+                Ok(place) => reply.offset(i64::try_from(place).unwrap_or(i64::MAX)),
+                Err(errno) => reply.error(fail(errno)),
+            }
+        });
+    }
+
+    /// Space is not reserved, and holes are made by nobody yet: the kernel answers EOPNOTSUPP from now on, and
+    /// the C library writes zeros instead.
+    fn fallocate(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _handle: FileHandle,
+        _offset: u64,
+        _length: u64,
+        _mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(fail(libc::ENOSYS));
+    }
+
+    /// The kernel reads and writes instead.
+    fn copy_file_range(
+        &self,
+        _request: &Request,
+        _from: INodeNo,
+        _from_handle: FileHandle,
+        _from_offset: u64,
+        _to: INodeNo,
+        _to_handle: FileHandle,
+        _to_offset: u64,
+        _length: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        reply.error(fail(libc::ENOSYS));
     }
 
     fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let credential = credentials::of(request);
-        self.task(|mount| async move {
+        self.task(Caller::of(request), |mount| async move {
             match mount.open_directory(&credential, ino.0).await {
                 Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
                 Err(errno) => reply.error(fail(errno)),
@@ -466,7 +454,7 @@ impl Filesystem for Adapter {
 
     fn readdir(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -475,7 +463,7 @@ impl Filesystem for Adapter {
         let Some(directory) = self.0.files.directory(handle.0) else {
             return reply.error(fail(libc::EBADF));
         };
-        self.task(|mount| async move {
+        self.task(Caller::of(request), |mount| async move {
             let listed = mount
                 .list(&directory, offset, |entry| {
                     let kind = convert::file_type(entry.kind);
@@ -515,7 +503,7 @@ impl Filesystem for Adapter {
 
     fn statfs(&self, request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
         let credential = credentials::of(request);
-        self.task(|mount| async move {
+        self.task(Caller::of(request), |mount| async move {
             match mount.totals(&credential).await {
                 Ok(totals) => {
                     let used = totals.bytes.div_ceil(u64::from(STATFS_BLOCK));
@@ -549,8 +537,8 @@ impl Filesystem for Adapter {
     ) {
         let credential = credentials::of(request);
         let pair = (name.as_bytes().to_vec(), value.to_vec());
-        self.task(|mount| async move {
-            reply_empty(reply, mount.set_xattr(&credential, ino.0, pair, flags).await);
+        self.task(Caller::of(request), |mount| async move {
+            answer::empty(reply, mount.set_xattr(&credential, ino.0, pair, flags).await);
         });
     }
 
@@ -560,31 +548,31 @@ impl Filesystem for Adapter {
         }
         let credential = credentials::of(request);
         let name = name.as_bytes().to_vec();
-        self.task(|mount| async move {
-            reply_xattr(reply, size, mount.xattr(&credential, ino.0, name).await);
+        self.task(Caller::of(request), |mount| async move {
+            answer::xattr(reply, size, mount.xattr(&credential, ino.0, name).await);
         });
     }
 
     fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let credential = credentials::of(request);
-        self.task(|mount| async move {
-            reply_xattr(reply, size, mount.xattrs(&credential, ino.0).await);
+        self.task(Caller::of(request), |mount| async move {
+            answer::xattr(reply, size, mount.xattrs(&credential, ino.0).await);
         });
     }
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let credential = credentials::of(request);
         let name = name.as_bytes().to_vec();
-        self.task(|mount| async move {
-            reply_empty(reply, mount.remove_xattr(&credential, ino.0, name).await);
+        self.task(Caller::of(request), |mount| async move {
+            answer::empty(reply, mount.remove_xattr(&credential, ino.0, name).await);
         });
     }
 
     fn access(&self, request: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
         let credential = credentials::of(request);
-        self.task(|mount| async move {
+        self.task(Caller::of(request), |mount| async move {
             let mask = u16::try_from(mask.bits() & 7).unwrap_or_default();
-            reply_empty(reply, mount.access(&credential, ino.0, mask).await);
+            answer::empty(reply, mount.access(&credential, ino.0, mask).await);
         });
     }
 }

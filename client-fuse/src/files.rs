@@ -2,10 +2,11 @@
 //!
 //! Invariant: a handle lives from open to release; an inode's entry lives until the last handle is released
 //! and what it left dirty is written back. Every handle that may write learns once of each failed write-back.
+//! A grant belongs to one session: with another one, the handle has none.
 
 use crate::dirty::Dirty;
 use quorate_protocol::operation::OpenMode;
-use quorate_protocol::{Credential, Ino};
+use quorate_protocol::{Credential, Ino, SessionId};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -68,6 +69,26 @@ impl OpenInode {
     fn failure(&self) -> Failure {
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// How many write-backs have failed.
+    pub fn failures(&self) -> u64 {
+        self.failure().count
+    }
+
+    /// The errno of the last write-back that failed, if any has since there were `before` of them.
+    pub fn failed_since(&self, before: u64) -> Option<i32> {
+        let Failure { count, errno } = self.failure();
+        (count > before).then_some(errno)
+    }
+}
+
+/// What holds the file of a handle open in the cluster.
+#[derive(Copy, Clone, Debug, Default)]
+struct Hold {
+    /// The session that has a grant for it.
+    session: Option<SessionId>,
+    /// Set at release: a grant that arrives later is given back at once.
+    closed: bool,
 }
 
 /// A handle of a regular file.
@@ -80,13 +101,57 @@ pub struct OpenFile {
     pub mode: OpenMode,
     /// Failed write-backs that this handle knows of.
     failures_seen: AtomicU64,
-    /// Whether the session holds a grant for it.
-    pub granted: AtomicBool,
-    /// Set at release: a grant that arrives later is given back at once.
-    pub closed: AtomicBool,
+    hold: Mutex<Hold>,
 }
 
 impl OpenFile {
+    fn hold(&self) -> MutexGuard<'_, Hold> {
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this session has a grant for the handle.
+    pub fn is_granted(&self, session: SessionId) -> bool {
+        self.hold().session == Some(session)
+    }
+
+    /// Whether the handle was released.
+    pub fn is_closed(&self) -> bool {
+        self.hold().closed
+    }
+
+    /// Takes a grant of this session over. False when it is one too many: the handle has one of this session,
+    /// or was released meanwhile.
+    pub fn take_over(&self, session: SessionId) -> bool {
+        let mut hold = self.hold();
+        if hold.closed || hold.session == Some(session) {
+            return false;
+        }
+        if hold.session.replace(session).is_none() {
+            self.inode.unknown_opens.fetch_sub(1, Ordering::Relaxed);
+        }
+        true
+    }
+
+    /// Forgets a grant of another session than this one. Whether there was one.
+    fn lose_grant(&self, present: SessionId) -> bool {
+        let mut hold = self.hold();
+        let lost = !hold.closed && hold.session.is_some_and(|session| session != present);
+        if lost {
+            hold.session = None;
+            self.inode.unknown_opens.fetch_add(1, Ordering::Relaxed);
+        }
+        lost
+    }
+
+    /// Takes the grant out, for whoever gives it back when the handle is gone.
+    pub fn give_up(&self) -> Option<SessionId> {
+        let session = self.hold().session.take();
+        if session.is_none() {
+            self.inode.unknown_opens.fetch_sub(1, Ordering::Relaxed);
+        }
+        session
+    }
+
     /// The errno of a write-back that failed since this handle was opened or last asked.
     pub fn take_error(&self) -> Option<i32> {
         let Failure { count, errno } = self.inode.failure();
@@ -109,6 +174,8 @@ pub struct OpenDirectory {
     pub page: tokio::sync::Mutex<Option<(u64, quorate_metadata::DirectoryPage)>>,
     /// Whether a listing from the start was served: the next one sees the present (`rewinddir`).
     pub started: AtomicBool,
+    /// Whether a page was asked for that shows all that was done before the directory was opened.
+    pub seen: AtomicBool,
 }
 
 #[derive(Default)]
@@ -134,14 +201,14 @@ impl Files {
         self.next.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }
 
-    /// Adds a handle of a regular file.
+    /// Adds a handle of a regular file, with the session that has a grant for it.
     pub fn open(
         &self,
         ino: Ino,
         block_log2: u8,
         credential: Credential,
         mode: OpenMode,
-        (granted, created): (bool, bool),
+        (session, created): (Option<SessionId>, bool),
     ) -> (u64, Arc<OpenFile>) {
         let mut tables = self.tables();
         let (inode, handles) = tables
@@ -149,7 +216,7 @@ impl Files {
             .entry(ino)
             .or_insert_with(|| (Arc::new(OpenInode::new(ino, block_log2, created)), 0));
         *handles += 1;
-        if !granted {
+        if session.is_none() {
             inode.unknown_opens.fetch_add(1, Ordering::Relaxed);
         }
         let file = Arc::new(OpenFile {
@@ -157,8 +224,7 @@ impl Files {
             credential,
             mode,
             failures_seen: AtomicU64::new(inode.failure().count),
-            granted: AtomicBool::new(granted),
-            closed: AtomicBool::new(false),
+            hold: Mutex::new(Hold { session, closed: false }),
         });
         let handle = self.number();
         tables.files.insert(handle, Arc::clone(&file));
@@ -185,11 +251,24 @@ impl Files {
         self.tables().inodes.values().any(|(inode, _)| inode.unknown_opens.load(Ordering::Relaxed) > 0)
     }
 
-    /// The handles of an inode that have no grant.
-    pub fn unknown(&self, ino: Ino) -> Vec<Arc<OpenFile>> {
+    /// The handles of an inode that have no grant of this session.
+    pub fn unknown(&self, ino: Ino, session: SessionId) -> Vec<Arc<OpenFile>> {
         let tables = self.tables();
-        let without = |file: &&Arc<OpenFile>| file.inode.ino == ino && !file.granted.load(Ordering::Relaxed);
+        let without = |file: &&Arc<OpenFile>| file.inode.ino == ino && !file.is_granted(session);
         tables.files.values().filter(without).cloned().collect()
+    }
+
+    /// Forgets the grants of other sessions than the present one; returns the handles that had them.
+    pub fn lose_grants(&self, present: SessionId) -> Vec<Arc<OpenFile>> {
+        let files: Vec<_> = self.tables().files.values().cloned().collect();
+        files.into_iter().filter(|file| file.lose_grant(present)).collect()
+    }
+
+    /// The errno of a write-back of this inode that failed and that not all who may write have heard of.
+    pub fn unheard_failure(&self, ino: Ino) -> Option<i32> {
+        let tables = self.tables();
+        let unheard = |file: &&Arc<OpenFile>| file.inode.ino == ino && file.has_error();
+        tables.files.values().find(unheard).map(|file| file.inode.failure().errno)
     }
 
     /// A handle that can write to an inode.
@@ -202,7 +281,7 @@ impl Files {
     /// Takes a handle out. Its inode stays known until [`Files::forget`].
     pub fn release(&self, handle: u64) -> Option<Arc<OpenFile>> {
         let file = self.tables().files.remove(&handle)?;
-        file.closed.store(true, Ordering::Relaxed);
+        file.hold().closed = true;
         Some(file)
     }
 
@@ -217,11 +296,17 @@ impl Files {
         }
     }
 
-    /// Adds a handle of a directory.
-    pub fn open_directory(&self, ino: Ino, credential: Credential) -> u64 {
+    /// Adds a handle of a directory, with its first page if that is there.
+    pub fn open_directory(
+        &self,
+        ino: Ino,
+        credential: Credential,
+        first: Option<quorate_metadata::DirectoryPage>,
+    ) -> u64 {
         let handle = self.number();
-        let page = tokio::sync::Mutex::default();
-        let directory = OpenDirectory { ino, credential, page, started: AtomicBool::new(false) };
+        let seen = AtomicBool::new(first.is_some());
+        let page = tokio::sync::Mutex::new(first.map(|page| (0, page)));
+        let directory = OpenDirectory { ino, credential, page, started: AtomicBool::new(false), seen };
         self.tables().directories.insert(handle, Arc::new(directory));
         handle
     }

@@ -6,7 +6,9 @@
 use crate::adapter::Adapter;
 use crate::files::Files;
 use crate::options::MountOptions;
+use crate::releases::Releases;
 use crate::shared::{Mount, Shared};
+use crate::sleep::Pulse;
 use fuser::{Config, Session, SessionACL};
 use nix::mount::{MntFlags, MsFlags, umount2};
 use quorate_client::Client;
@@ -110,11 +112,17 @@ pub fn mount(
         runtime,
         options,
         files: Files::default(),
-        releases: Mutex::default(),
+        releases: Releases::default(),
         dirty_bytes: AtomicUsize::default(),
         write_backs: AtomicU64::default(),
+        failures: AtomicU64::default(),
         totals: Mutex::default(),
+        root: Mutex::default(),
+        pulse: Pulse::default(),
     });
+    crate::reading::keep_granted(&shared);
+    crate::operations::learn(&shared);
+    crate::sleep::keep_awake(&shared);
     crate::writing::keep_releasing(&shared);
     crate::writing::keep_writing_back(&shared);
     let session = Session::from_fd(Adapter(Arc::clone(&shared)), device, acl, config)

@@ -3,8 +3,8 @@
 //! Invariant: what changes is one operation of the cluster, atomic there; nothing is decided here that the
 //! replicas do not check again.
 
-use crate::files::OpenDirectory;
-use crate::shared::{Outcome, Shared, entropy, errno};
+use crate::files::{OpenDirectory, OpenFile};
+use crate::shared::{Mount, Outcome, PATIENCE_WITHOUT_QUORUM, ROOT, Shared, entropy, errno};
 use quorate_client::Freshness;
 use quorate_metadata::{Answer, Caller, DirectoryEntry, DirectoryPage};
 use quorate_protocol::file::{Attributes, FileKind, Name};
@@ -12,13 +12,13 @@ use quorate_protocol::operation::{Authority, RenameMode, SetXattrMode, SpecialFi
 use quorate_protocol::query::Query;
 use quorate_protocol::time::SetTime;
 use quorate_protocol::{Credential, Groups, Ino, OperationBody};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 /// Entries of a directory that are fetched at a time.
 const PAGE_ENTRIES: u16 = 128;
-/// How long `statfs` waits before it answers with what it knows.
-const STATFS_PATIENCE: Duration = Duration::from_millis(500);
+/// How often a truncation that met a lost session takes its grant anew.
+const GRANT_ATTEMPTS_MAX: u32 = 3;
 /// `security.capability`, which the kernel asks for before every write.
 const CAPABILITY: &[u8] = b"security.capability";
 
@@ -111,7 +111,7 @@ impl Shared {
     /// `renameat2`. What is dirty in the file that moves is written first: whoever replaces a file by a
     /// rename relies on finding the whole new one under its name.
     pub async fn rename(
-        &self,
+        self: &Arc<Self>,
         credential: &Credential,
         (parent, name): (Ino, Name),
         (new_parent, new_name): (Ino, Name),
@@ -130,13 +130,18 @@ impl Shared {
     }
 
     /// Writes back what is dirty in the file of this name.
-    async fn settle_named(&self, credential: &Credential, parent: Ino, name: &Name) -> Outcome<()> {
-        if self.dirty_bytes.load(Ordering::Acquire) == 0 {
+    async fn settle_named(
+        self: &Arc<Self>,
+        credential: &Credential,
+        parent: Ino,
+        name: &Name,
+    ) -> Outcome<()> {
+        if self.dirty_bytes.load(Ordering::Acquire) == 0 && self.failures.load(Ordering::Acquire) == 0 {
             return Ok(());
         }
         let query = Query::Lookup { parent, name: name.clone() };
         match self.read(credential, query, Freshness::Floor).await {
-            Ok(Answer::Attributes(attributes)) => self.settle(attributes.ino).await,
+            Ok(Answer::Attributes(attributes)) => self.settle_whole(attributes.ino).await,
             // The operation itself says what is wrong.
             _ => Ok(()),
         }
@@ -154,22 +159,36 @@ impl Shared {
         }
     }
 
-    /// `setattr`: chmod, chown, truncate, utimensat.
+    /// `setattr`: chmod, chown, truncate, utimensat; a size through an open file by its grant.
     pub async fn set_attributes(
-        &self,
+        self: &Arc<Self>,
         credential: &Credential,
         ino: Ino,
         changes: AttributeChanges,
-        granted: bool,
+        file: Option<&OpenFile>,
     ) -> Outcome<Attributes> {
         // Times and sizes that are set must not be overtaken by bytes that were written before.
         self.settle(ino).await?;
         let AttributeChanges { mode, uid, gid, size, atime, mtime } = changes;
-        let authority = if granted && size.is_some() { Authority::Grant } else { Authority::Check };
-        let body =
-            OperationBody::SetAttributes { ino, mode, uid, gid, size, atime, mtime, authority, token: None };
-        let (attributes, _) = self.execute_for_inode(credential, body).await?;
-        Ok(self.overlay(attributes))
+        let change = |authority| {
+            let token = None;
+            OperationBody::SetAttributes { ino, mode, uid, gid, size, atime, mtime, authority, token }
+        };
+        let Some(file) = file.filter(|file| size.is_some() && file.mode.write) else {
+            let (attributes, _) = self.execute_for_inode(credential, change(Authority::Check)).await?;
+            return Ok(self.overlay(attributes));
+        };
+        let mut changed = Err(libc::EBADF);
+        for _ in 0..GRANT_ATTEMPTS_MAX {
+            let held = self.is_held(file).await;
+            let authority = if held { Authority::Grant } else { Authority::Check };
+            changed = self.execute_for_inode(credential, change(authority)).await;
+            // The grant went with its session between the two: it is taken anew.
+            if !matches!(changed, Err(libc::EBADF)) {
+                break;
+            }
+        }
+        changed.map(|(attributes, _)| self.overlay(attributes))
     }
 
     /// `readlink`.
@@ -271,14 +290,19 @@ impl Shared {
     /// `opendir`: what others have done before is seen by the pages that follow.
     pub async fn open_directory(&self, credential: &Credential, ino: Ino) -> Outcome<u64> {
         let query = Query::Directory { ino, after: 0, limit: PAGE_ENTRIES, attributes: false };
-        match self.read(credential, query, Freshness::Linearizable).await? {
-            Answer::Directory(page) => {
-                let handle = self.files.open_directory(ino, credential.clone());
-                if let Some(directory) = self.files.directory(handle) {
-                    *directory.page.lock().await = Some((0, page));
+        let asked = self.read(credential, query, Freshness::Linearizable);
+        let answer = match self.known_root().filter(|_| ino == ROOT) {
+            // As with its attributes: `df` opens what it is asked about. A listing still waits.
+            Some(known) if self.permits(credential, &known, libc::R_OK) => {
+                match tokio::time::timeout(PATIENCE_WITHOUT_QUORUM, asked).await {
+                    Ok(answer) => answer?,
+                    Err(_) => return Ok(self.files.open_directory(ino, credential.clone(), None)),
                 }
-                Ok(handle)
             }
+            _ => asked.await?,
+        };
+        match answer {
+            Answer::Directory(page) => Ok(self.files.open_directory(ino, credential.clone(), Some(page))),
             _ => Err(libc::EIO),
         }
     }
@@ -320,8 +344,13 @@ impl Shared {
 
     async fn page(&self, directory: &OpenDirectory, after: u64) -> Outcome<DirectoryPage> {
         let query = Query::Directory { ino: directory.ino, after, limit: PAGE_ENTRIES, attributes: false };
-        match self.read(&directory.credential, query, Freshness::Floor).await? {
-            Answer::Directory(page) => Ok(page),
+        let seen = directory.seen.load(Ordering::Relaxed);
+        let freshness = if seen { Freshness::Floor } else { Freshness::Linearizable };
+        match self.read(&directory.credential, query, freshness).await? {
+            Answer::Directory(page) => {
+                directory.seen.store(true, Ordering::Relaxed);
+                Ok(page)
+            }
             _ => Err(libc::EIO),
         }
     }
@@ -330,7 +359,7 @@ impl Shared {
     pub async fn totals(&self, credential: &Credential) -> Outcome<quorate_metadata::rows::Totals> {
         let known = *self.totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let asked = self.client.read(credential, Query::Totals, Freshness::Floor);
-        match tokio::time::timeout(STATFS_PATIENCE, asked).await {
+        match tokio::time::timeout(PATIENCE_WITHOUT_QUORUM, asked).await {
             Ok(Ok(Answer::Totals(totals))) => {
                 *self.totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(totals);
                 Ok(totals)
@@ -339,6 +368,19 @@ impl Shared {
             _ => known.ok_or(libc::EIO),
         }
     }
+}
+
+/// Asks once for what a `df` always gets an answer to.
+pub fn learn(mount: &Mount) {
+    let weak = Arc::downgrade(mount);
+    let root = Credential { uid: 0, gid: 0, groups: Groups::OfPrincipal };
+    mount.runtime.spawn(async move {
+        if let Some(mount) = weak.upgrade() {
+            // A later one asks again.
+            let _ = mount.totals(&root).await;
+            let _ = mount.root_attributes(&root).await;
+        }
+    });
 }
 
 /// Whether a page that was asked with cookie `asked` holds what comes right after `after`.

@@ -5,19 +5,22 @@
 
 use crate::files::Files;
 use crate::options::MountOptions;
+use crate::releases::Releases;
+use crate::sleep::Pulse;
 use quorate_client::{Client, ClientError, Freshness, Step};
 use quorate_metadata::Answer;
 use quorate_protocol::file::{Attributes, Entropy, Name};
-use quorate_protocol::operation::OpenMode;
 use quorate_protocol::query::Query;
-use quorate_protocol::{Credential, Ino, OperationBody, Reply};
-use std::collections::BTreeMap;
+use quorate_protocol::{Credential, Ino, OperationBody, Reply, SessionId};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::runtime::Handle;
 
-/// Releases that travel with one operation.
-const RELEASES_PER_ENVELOPE_MAX: usize = 64;
+/// How long a question waits that has something to say without an answer.
+pub const PATIENCE_WITHOUT_QUORUM: Duration = Duration::from_millis(500);
+/// The root's inode number (rule S1).
+pub const ROOT: Ino = 1;
 
 /// The result of a request: an errno on failure.
 pub type Outcome<T> = Result<T, i32>;
@@ -33,13 +36,19 @@ pub struct Shared {
     /// What is open.
     pub files: Files,
     /// Grants that were given back and of which the cluster does not know yet.
-    pub releases: Mutex<Vec<(Ino, OpenMode)>>,
+    pub releases: Releases,
     /// Dirty bytes of all files.
     pub dirty_bytes: AtomicUsize,
     /// Write-backs that were done since the mount.
     pub write_backs: AtomicU64,
+    /// Those of them that failed.
+    pub failures: AtomicU64,
     /// The last totals, for a `statfs` that must not wait.
     pub totals: Mutex<Option<quorate_metadata::rows::Totals>>,
+    /// The last attributes of the root, which `df` looks at before.
+    pub root: Mutex<Option<Attributes>>,
+    /// When it was awake.
+    pub pulse: Pulse,
 }
 
 /// A handle to it, cheap to clone.
@@ -63,39 +72,37 @@ impl Shared {
         if self.options.read_only {
             return Err(libc::EROFS);
         }
-        let releases = self.take_releases();
+        self.wake().await;
+        let releases = self.releases.take(self.client.session());
         if releases.is_empty() {
             return self.client.execute_to_end(credential, body).await.map_err(|error| errno(&error));
         }
-        // One envelope, one certificate for all of them. The releases' results are nobody's concern: what
-        // they release is released with the session at the latest.
-        let mut steps: Vec<Step> = releases.into_iter().map(Step::new).collect();
+        // One envelope, one certificate for all of them. Nobody waits for the releases.
+        let mut steps = releases.steps();
         steps.push(Step::new(body.clone()));
-        match self.client.execute_many(credential, steps).await.pop() {
-            Some(Ok(Reply::Continue)) => {
+        let pending = self.client.submit_many(credential, steps).await.map_err(|error| errno(&error))?.pop();
+        releases.sent();
+        match pending.ok_or(libc::EIO)?.await {
+            Ok(Reply::Continue) => {
                 self.client.execute_to_end(credential, body).await.map_err(|error| errno(&error))
             }
-            Some(result) => result.map_err(|error| errno(&error)),
-            None => Err(libc::EIO),
+            result => result.map_err(|error| errno(&error)),
         }
     }
 
-    /// Queues the return of a grant: it travels with the next operation, or by itself a moment later.
-    pub fn release_grant(&self, ino: Ino, mode: OpenMode) {
-        let mode = OpenMode { truncate: false, ..mode };
-        self.releases.lock().unwrap_or_else(PoisonError::into_inner).push((ino, mode));
-    }
-
-    /// Takes out releases for one envelope, those of one file and mode together.
-    pub fn take_releases(&self) -> Vec<OperationBody> {
-        let mut releases = self.releases.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = releases.len().min(RELEASES_PER_ENVELOPE_MAX);
-        let mut counts = BTreeMap::new();
-        for place in releases.drain(..taken) {
-            let count: &mut u32 = counts.entry(place).or_default();
-            *count = count.saturating_add(1);
-        }
-        counts.into_iter().map(|((ino, mode), count)| OperationBody::Release { ino, mode, count }).collect()
+    /// As [`Shared::execute_for_inode`] for what takes a grant, with the session that has it. `None` if that is
+    /// not certain, because the session was replaced meanwhile.
+    pub async fn execute_for_grant(
+        &self,
+        credential: &Credential,
+        body: OperationBody,
+    ) -> Outcome<(Attributes, bool, Option<SessionId>)> {
+        let before = self.client.session();
+        let (attributes, created) = self.execute_for_inode(credential, body).await?;
+        let after = self.client.session();
+        // Without a session, an operation waits for the next one.
+        let certain = after != SessionId::ZERO && (before == after || before == SessionId::ZERO);
+        Ok((attributes, created, certain.then_some(after)))
     }
 
     /// Does one operation that answers with an inode.
@@ -149,6 +156,28 @@ impl Shared {
     /// The attributes of an inode, with what is dirty here.
     pub async fn attributes(&self, credential: &Credential, ino: Ino) -> Outcome<Attributes> {
         self.attributes_by(credential, Query::Attributes { ino }, Freshness::Floor).await
+    }
+
+    /// The attributes of the root. While the cluster does not answer, those that were known last: `df` and its
+    /// like look at the root of every mount, and one that hangs there takes the whole machine's list with it.
+    pub async fn root_attributes(&self, credential: &Credential) -> Outcome<Attributes> {
+        let asked = self.attributes(credential, ROOT);
+        let Some(known) = self.known_root() else {
+            return asked.await.inspect(|found| self.remember_root(found));
+        };
+        match tokio::time::timeout(PATIENCE_WITHOUT_QUORUM, asked).await {
+            Ok(found) => found.inspect(|found| self.remember_root(found)),
+            Err(_) => Ok(known),
+        }
+    }
+
+    /// The last attributes of the root.
+    pub fn known_root(&self) -> Option<Attributes> {
+        self.root.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn remember_root(&self, found: &Attributes) {
+        *self.root.lock().unwrap_or_else(PoisonError::into_inner) = Some(found.clone());
     }
 
     /// What a name names, linearizable.

@@ -49,9 +49,12 @@ impl Shared {
     }
 
     /// Makes room after a write that filled a buffer.
-    pub async fn relieve(&self, file: &OpenFile, buffered: Buffered) -> Outcome<()> {
+    pub async fn relieve(self: &Arc<Self>, file: &OpenFile, buffered: Buffered) -> Outcome<()> {
         if buffered == Buffered::MountFull {
             for inode in self.files.inodes() {
+                if self.dirty_bytes.load(Ordering::Acquire) <= DIRTY_BYTES_TOTAL_MAX {
+                    break;
+                }
                 // Each file's own writers learn of its failure.
                 let _ = self.settle(inode.ino).await;
             }
@@ -60,8 +63,9 @@ impl Shared {
     }
 
     /// Appends at the committed size, at once: two mounts that append never write over each other.
-    pub async fn append(&self, file: &OpenFile, data: Vec<u8>) -> Outcome<usize> {
+    pub async fn append(self: &Arc<Self>, file: &OpenFile, data: Vec<u8>) -> Outcome<usize> {
         self.write_back(&file.inode, &file.credential).await?;
+        self.wake().await;
         let length = data.len();
         let write = Self::write_of(&file.inode, Authority::Grant);
         let appended = match self.client.append(&file.credential, &write, data.clone()).await {
@@ -80,12 +84,30 @@ impl Shared {
     }
 
     /// Writes everything back that is dirty now, and waits until the cluster has it; as somebody who has the
-    /// file open for writing, if there is one, else with this credential.
-    pub async fn write_back(&self, inode: &OpenInode, credential: &Credential) -> Outcome<()> {
+    /// file open for writing, if there is one, else with this credential. What is being written back already
+    /// is waited for, and fails this one if it fails.
+    ///
+    /// Whoever waits may stop waiting at any time: the write-back goes on.
+    pub async fn write_back(
+        self: &Arc<Self>,
+        inode: &Arc<OpenInode>,
+        credential: &Credential,
+    ) -> Outcome<()> {
+        if inode.dirty().is_clean() {
+            return Ok(());
+        }
+        let failures = inode.failures();
+        let (mount, inode, credential) = (Arc::clone(self), Arc::clone(inode), credential.clone());
+        let work = async move { mount.write_back_now(&inode, &credential, failures).await };
+        self.runtime.spawn(work).await.unwrap_or(Err(libc::EIO))
+    }
+
+    async fn write_back_now(&self, inode: &OpenInode, credential: &Credential, failures: u64) -> Outcome<()> {
         let _one = inode.writing.lock().await;
         let ranges = inode.dirty().take();
         if ranges.is_empty() {
-            return Ok(());
+            // Somebody else has written back what was dirty when we came.
+            return inode.failed_since(failures).map_or(Ok(()), Err);
         }
         let writer = self.files.writer(inode.ino);
         let credential = writer.as_ref().map_or(credential, |file| &file.credential);
@@ -104,6 +126,7 @@ impl Shared {
         });
         if let Err(errno) = outcome {
             inode.fail(errno);
+            self.failures.fetch_add(1, Ordering::AcqRel);
         }
         // Answers that were asked for before this moment may lack these bytes, and so may the overlay now.
         inode.written_at.store(self.count_write_back(), Ordering::Release);
@@ -114,7 +137,7 @@ impl Shared {
 
     /// As close and fsync do it: what is dirty, and the error of any write-back that this handle has not been
     /// told of.
-    pub async fn flush(&self, file: &OpenFile) -> Outcome<()> {
+    pub async fn flush(self: &Arc<Self>, file: &OpenFile) -> Outcome<()> {
         let result = self.write_back(&file.inode, &file.credential).await;
         match file.take_error() {
             Some(errno) => Err(errno),
@@ -130,7 +153,7 @@ impl Shared {
     }
 
     /// Writes an inode back if it is dirty here, before an operation that must see its bytes.
-    pub async fn settle(&self, ino: u64) -> Outcome<()> {
+    pub async fn settle(self: &Arc<Self>, ino: u64) -> Outcome<()> {
         let Some(inode) = self.files.inode(ino) else { return Ok(()) };
         if inode.dirty().is_clean() {
             return Ok(());
@@ -138,6 +161,16 @@ impl Shared {
         let nobody = Credential { uid: 0, gid: 0, groups: Groups::OfPrincipal };
         let writer = self.files.writer(ino);
         self.write_back(&inode, writer.as_ref().map_or(&nobody, |file| &file.credential)).await
+    }
+
+    /// The same before the inode takes another one's place under a name: never while a write-back of it has
+    /// failed of which a writer has yet to hear. A file that lacks bytes must not replace the good one.
+    pub async fn settle_whole(self: &Arc<Self>, ino: u64) -> Outcome<()> {
+        self.settle(ino).await?;
+        if self.failures.load(Ordering::Acquire) == 0 {
+            return Ok(());
+        }
+        self.files.unheard_failure(ino).map_or(Ok(()), Err)
     }
 }
 
@@ -180,10 +213,8 @@ pub fn release(mount: &Mount, file: Arc<OpenFile>) {
 
 fn released(mount: &Shared, file: &OpenFile) {
     mount.files.forget(file.inode.ino);
-    if file.granted.swap(false, Ordering::AcqRel) {
-        mount.release_grant(file.inode.ino, file.mode);
-    } else {
-        file.inode.unknown_opens.fetch_sub(1, Ordering::Relaxed);
+    if let Some(session) = file.give_up() {
+        mount.releases.push(session, file.inode.ino, file.mode);
     }
 }
 
@@ -198,9 +229,10 @@ pub fn keep_releasing(mount: &Mount) {
         loop {
             tokio::time::sleep(RELEASE_PATIENCE).await;
             let Some(mount) = weak.upgrade() else { return };
-            for body in mount.take_releases() {
-                // What is not released now goes with the session.
-                let _ = mount.client.submit(&nobody, body).await;
+            let releases = mount.releases.take(mount.client.session());
+            if !releases.is_empty() && mount.client.submit_many(&nobody, releases.steps()).await.is_ok() {
+                // Nobody waits for them.
+                releases.sent();
             }
         }
     });

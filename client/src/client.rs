@@ -34,7 +34,8 @@ use crate::trust::Misbehaviour;
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Freshness {
     /// At least the highest height that this client has seen committed: it reads its own writes, and is at
-    /// most `question_interval` plus one round trip behind others. One round trip to one replica.
+    /// most `question_interval` plus one round trip behind others. One round trip to one replica, unless
+    /// nothing has asked for that long: then it is read like [`Freshness::Linearizable`].
     Floor,
     /// Sees every operation of any client that was answered before this call (rule R4). One round trip to
     /// a quorum when nothing else goes on.
@@ -49,19 +50,28 @@ pub struct Step {
     /// Position of an earlier step of the same call that must have succeeded; otherwise this one fails
     /// with ECANCELED (rule S8).
     pub requires: Option<usize>,
+    /// Whether it stays queued, and is sent again, until its session ends, instead of being given up at the
+    /// client's deadline.
+    pub lasts: bool,
 }
 
 impl Step {
     /// A step that depends on no other.
     #[must_use]
     pub const fn new(body: OperationBody) -> Self {
-        Self { body, requires: None }
+        Self { body, requires: None, lasts: false }
+    }
+
+    /// A step that nobody waits for, and that must not get lost while the session lives.
+    #[must_use]
+    pub const fn lasting(body: OperationBody) -> Self {
+        Self { body, requires: None, lasts: true }
     }
 
     /// A step that is done only if the step at `position` succeeded.
     #[must_use]
     pub const fn after(body: OperationBody, position: usize) -> Self {
-        Self { body, requires: Some(position) }
+        Self { body, requires: Some(position), lasts: false }
     }
 }
 
@@ -84,6 +94,24 @@ impl Future for Pending {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         // The session's task answers everything that it holds; only its end drops a sender.
         Pin::new(&mut self.0).poll(context).map(|received| received.unwrap_or(Err(ClientError::Closed)))
+    }
+}
+
+/// The sessions of a client, one after the other. Keeps nothing alive.
+#[derive(Debug)]
+pub struct Sessions {
+    pub(crate) standing: tokio::sync::watch::Receiver<crate::session::Standing>,
+    pub(crate) last: Option<SessionId>,
+}
+
+impl Sessions {
+    /// Waits for a session that lives and is another than the last one that was returned; `None` when the
+    /// client is closed.
+    pub async fn next(&mut self) -> Option<SessionId> {
+        let last = self.last;
+        let fresh = self.standing.wait_for(|standing| standing.session().is_some_and(|id| Some(id) != last));
+        self.last = fresh.await.ok()?.session();
+        self.last
     }
 }
 
@@ -171,6 +199,19 @@ impl Client {
     /// [`ClientError::Invalid`] for an operation that does not fit an envelope.
     pub async fn submit(&self, credential: &Credential, body: OperationBody) -> Result<Pending, ClientError> {
         self.session.submit(credential, body).await
+    }
+
+    /// Queues several operations, together and in order, and returns at once, unless the queue is full.
+    ///
+    /// # Errors
+    /// As [`Client::submit`], and [`ClientError::Invalid`] for a step whose `requires` is not an earlier step;
+    /// then none is queued.
+    pub async fn submit_many(
+        &self,
+        credential: &Credential,
+        steps: Vec<Step>,
+    ) -> Result<Vec<Pending>, ClientError> {
+        self.session.queue(credential, steps).await
     }
 
     /// Asks a question; the answer is computed here from a verified pruned copy of the state.
@@ -332,6 +373,20 @@ impl Client {
     #[must_use]
     pub fn session(&self) -> SessionId {
         self.session.id()
+    }
+
+    /// Asks the cluster whether the session still is, by an operation that renews it.
+    ///
+    /// # Errors
+    /// [`ClientError::SessionLost`] when it is not: then what is queued from now on is for the next one.
+    pub async fn renew(&self) -> Result<(), ClientError> {
+        self.session.renew().await
+    }
+
+    /// The sessions that follow the present one.
+    #[must_use]
+    pub fn sessions(&self) -> Sessions {
+        self.session.sessions()
     }
 
     /// How often each replica was caught, by index.

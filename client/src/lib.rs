@@ -42,7 +42,7 @@ pub mod status;
 pub mod tally;
 pub mod trust;
 
-pub use client::{Certified, Client, Freshness, Pending, Step};
+pub use client::{Certified, Client, Freshness, Pending, Sessions, Step};
 pub use error::ClientError;
 pub use evidence::ShownEvidence;
 pub use file::{DirtyRange, FileData, FileRead, FileWrite};

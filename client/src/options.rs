@@ -10,6 +10,11 @@ pub const ENVELOPES_IN_FLIGHT_MAX: usize = 4;
 /// While an envelope is in flight another one follows only after this time, or when so many operations wait.
 /// What is sent in one envelope costs one height instead of several; on a long line several are under way.
 pub const FOLLOW_AFTER: Duration = Duration::from_millis(10);
+/// The next envelope waits for three quarters of the callers that are expected back, but no longer than this
+/// part of what the last envelope took: with 16 callers a quarter fewer heights, and a tenth more operations.
+pub const GATHER_DIVISOR: u32 = 4;
+/// Longest such wait.
+pub const GATHER_MAX: Duration = Duration::from_millis(4);
 /// Operations for which another envelope is worth its height.
 pub const FOLLOW_OPERATIONS: usize = 256;
 /// Operations that wait for an envelope; beyond this `execute` waits before it queues.

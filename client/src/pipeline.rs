@@ -23,8 +23,8 @@ use tokio::time::Instant;
 use crate::batch::{Batch, Job, Waiter};
 use crate::error::{ClientError, EIO};
 use crate::options::{
-    ENVELOPES_IN_FLIGHT_MAX, FOLLOW_AFTER, FOLLOW_OPERATIONS, OPERATIONS_WAITING_MAX, RESULTS_WAIT,
-    RETRY_FIRST, RETRY_FRESH, RETRY_MAX,
+    ENVELOPES_IN_FLIGHT_MAX, FOLLOW_AFTER, FOLLOW_OPERATIONS, GATHER_DIVISOR, GATHER_MAX,
+    OPERATIONS_WAITING_MAX, RESULTS_WAIT, RETRY_FIRST, RETRY_FRESH, RETRY_MAX,
 };
 use crate::trust::Trust;
 
@@ -95,6 +95,16 @@ impl Flight {
     }
 }
 
+/// What the next envelope waits for once none is in flight: callers that were just answered come back soon,
+/// and what they ask for costs nearly nothing in an envelope that is sent anyway.
+#[derive(Copy, Clone, Debug)]
+struct Gathering {
+    /// Until then,
+    until: Instant,
+    /// or so many operations.
+    operations: usize,
+}
+
 /// One session's envelopes and what waits for the next one.
 pub(crate) struct Pipeline {
     cluster: Hash,
@@ -106,6 +116,8 @@ pub(crate) struct Pipeline {
     flights: VecDeque<Flight>,
     /// When the last envelope of waiting operations was made.
     launched_at: Instant,
+    /// What the next envelope waits for.
+    gathering: Gathering,
     /// How long envelopes are valid; `None`: for ever.
     validity: Option<u64>,
 }
@@ -127,6 +139,7 @@ impl Pipeline {
             waiting: VecDeque::new(),
             flights: VecDeque::new(),
             launched_at: now,
+            gathering: Gathering { until: now, operations: 0 },
             validity: validity.map(nanoseconds),
         }
     }
@@ -184,8 +197,20 @@ impl Pipeline {
         if !self.registered || self.waiting.is_empty() || self.flights.len() >= ENVELOPES_IN_FLIGHT_MAX {
             return None;
         }
-        let worth_it = self.flights.is_empty() || self.waiting.len() >= FOLLOW_OPERATIONS;
-        Some(if worth_it { self.launched_at } else { later(self.launched_at, FOLLOW_AFTER) })
+        let enough = if self.flights.is_empty() { self.gathering.operations } else { FOLLOW_OPERATIONS };
+        Some(match () {
+            () if self.waiting.len() >= enough => self.launched_at,
+            () if self.flights.is_empty() => self.gathering.until,
+            () => later(self.launched_at, FOLLOW_AFTER),
+        })
+    }
+
+    /// The last envelope in flight was answered: lets those that wait for its results come back.
+    fn gather(&mut self, answered: usize, now: Instant) {
+        let pause = now.saturating_duration_since(self.launched_at) / GATHER_DIVISOR;
+        let expected = answered.saturating_add(self.waiting.len());
+        let until = later(now, pause.min(GATHER_MAX));
+        self.gathering = Gathering { until, operations: expected.saturating_mul(3) / 4 };
     }
 
     fn valid_until(&self, batch_now: BatchTime) -> BatchTime {
@@ -319,7 +344,7 @@ impl Pipeline {
     ) -> (Fate, Vec<Action>) {
         let Some(flight) = self.flights.get_mut(position) else { return (Fate::Lives, Vec::new()) };
         let Some(OperationResult::Skipped(reason)) = results.results.first() else {
-            return (self.finish(position, results), Vec::new());
+            return (self.finish(position, results, now), Vec::new());
         };
         match reason {
             // Not final (rule R8): what is missing is in flight as well, and both are sent again soon.
@@ -353,7 +378,7 @@ impl Pipeline {
     }
 
     /// The envelope was executed: answers its callers.
-    fn finish(&mut self, position: usize, results: &EnvelopeResults) -> Fate {
+    fn finish(&mut self, position: usize, results: &EnvelopeResults, now: Instant) -> Fate {
         let Some(mut flight) = self.flights.remove(position) else { return Fate::Lives };
         for (waiter, result) in flight.waiters.iter_mut().zip(&results.results) {
             waiter.answer(match result {
@@ -362,6 +387,9 @@ impl Pipeline {
                 // An executed envelope has no skipped operations.
                 OperationResult::Skipped(_) => Err(ClientError::Errno(EIO)),
             });
+        }
+        if self.flights.is_empty() {
+            self.gather(flight.waiters.len(), now);
         }
         if flight.first() == 0 {
             match results.results.first() {

@@ -13,6 +13,7 @@ use quorate_crypto::{Certificate, CertificateKind};
 use quorate_protocol::client::{ClientReply, ClientRequest};
 use quorate_protocol::{Height, ReplicaIndex};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::core::{Core, Deadline};
 use crate::error::ClientError;
@@ -51,6 +52,8 @@ type Waiters = Vec<oneshot::Sender<Result<Target, ClientError>>>;
 pub(crate) struct Question {
     quorum: Mutex<Rounds>,
     others: Mutex<Rounds>,
+    /// When the latest question was asked whose answer the floor has reached.
+    asked_at: Mutex<Option<Instant>>,
 }
 
 impl Question {
@@ -60,6 +63,19 @@ impl Question {
             Scope::Others => &self.others,
         };
         rounds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the floor is no older than `age`: everything that was answered to anybody before then is at or
+    /// below it.
+    pub(crate) fn is_recent(&self, age: Duration) -> bool {
+        let asked_at = self.asked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        asked_at.is_some_and(|asked_at| asked_at.elapsed() <= age)
+    }
+
+    /// The floor has reached what was answered to a question that was asked at that time.
+    pub(crate) fn reached(&self, time: Instant) {
+        let mut asked_at = self.asked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        *asked_at = (*asked_at).max(Some(time));
     }
 }
 

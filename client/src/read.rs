@@ -12,6 +12,7 @@ use quorate_execution::{Answer, PartialState};
 use quorate_protocol::client::{ClientReply, ClientRequest, ReadAnswer, Refusal};
 use quorate_protocol::query::{Query, ReadRequest};
 use quorate_protocol::{Credential, Groups, Header, Height, ReplicaIndex};
+use tokio::time::Instant;
 
 use crate::client::{Certified, Freshness};
 use crate::core::{Core, Deadline};
@@ -49,23 +50,37 @@ pub(crate) async fn read_rows(
     freshness: Freshness,
 ) -> Result<Verdict, ClientError> {
     core.reading.store(true, Ordering::Relaxed);
-    let deadline = core.deadline();
-    let asking = Asking { core, credential, query, deadline };
+    let interval = core.options.question_interval;
+    // While reads go on, a question in the background keeps the floor young. After a pause the first read has
+    // to ask for itself: how old an answer may be is counted from the last question (RD5).
+    let young = interval.is_zero() || core.question.is_recent(interval);
+    let asking = Asking { core, credential, query, deadline: core.deadline() };
     match freshness {
-        Freshness::Floor => asking.answer(core.floor(), None).await,
-        Freshness::Linearizable => asking.linearizable().await,
+        Freshness::Floor if young => asking.answer(core.floor(), None).await,
+        Freshness::Floor | Freshness::Linearizable => asking.linearizable().await,
     }
+}
+
+/// Reads at the floor however old it is: for what the client itself wants to know, which no quorum need answer.
+pub(crate) async fn read_at_floor(
+    core: &Arc<Core>,
+    credential: &Credential,
+    query: Query,
+) -> Result<Verdict, ClientError> {
+    let asking = Asking { core, credential, query, deadline: core.deadline() };
+    asking.answer(core.floor(), None).await
 }
 
 /// Asks for the highest height and follows it until it is known to be committed.
 pub(crate) async fn refresh(core: &Arc<Core>) -> Result<Height, ClientError> {
-    let deadline = core.deadline();
+    let (deadline, asked_at) = (core.deadline(), Instant::now());
     let target = target(core, deadline).await?;
     if target.height > core.floor() {
         let credential = Credential { uid: 0, gid: 0, groups: Groups::OfPrincipal };
         let asking = Asking { core, credential: &credential, query: Query::Totals, deadline };
         asking.answer(target.height, target.prepared.as_ref()).await?;
     }
+    core.question.reached(asked_at);
     Ok(core.floor())
 }
 
@@ -114,8 +129,16 @@ struct Asking<'a> {
 }
 
 impl Asking<'_> {
-    /// One round trip if all goes well, two otherwise.
+    /// What the highest height says; afterwards the floor is as young as this question.
     async fn linearizable(&self) -> Result<Verdict, ClientError> {
+        let asked_at = Instant::now();
+        let verdict = self.at_target().await?;
+        self.core.question.reached(asked_at);
+        Ok(verdict)
+    }
+
+    /// One round trip if all goes well, two otherwise.
+    async fn at_target(&self) -> Result<Verdict, ClientError> {
         if let Some(found) = self.deadline.run(self.at_once()).await.flatten() {
             return Ok(found);
         }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use self::task::Task;
 use crate::batch::{GROUP_OPERATIONS_MAX, Job, Waiter};
-use crate::client::{Freshness, Pending, Step};
+use crate::client::{Pending, Sessions, Step};
 use crate::core::{Core, Deadline};
 use crate::error::ClientError;
 use crate::options::CLOSE_TIMEOUT;
@@ -42,11 +42,20 @@ enum Command {
 
 /// Where the session stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Standing {
+pub(crate) enum Standing {
     Registering,
     Live(SessionId),
     Refused(ClientError),
     Closed,
+}
+
+impl Standing {
+    pub(crate) const fn session(&self) -> Option<SessionId> {
+        match self {
+            Self::Live(session) => Some(*session),
+            Self::Registering | Self::Refused(_) | Self::Closed => None,
+        }
+    }
 }
 
 /// The way to the session's task. The task ends with the last of its handles.
@@ -131,10 +140,12 @@ impl SessionHandle {
 
     /// The live session, or zeros.
     pub(crate) fn id(&self) -> SessionId {
-        match &*self.standing.borrow() {
-            Standing::Live(session) => *session,
-            _ => Hash::ZERO,
-        }
+        self.standing.borrow().session().unwrap_or(Hash::ZERO)
+    }
+
+    pub(crate) fn sessions(&self) -> Sessions {
+        let last = self.standing.borrow().session();
+        Sessions { standing: self.standing.clone(), last }
     }
 
     pub(crate) async fn submit(
@@ -183,7 +194,11 @@ impl SessionHandle {
     }
 
     /// Queues a group of operations; waits for room in the queue until the deadline.
-    async fn queue(&self, credential: &Credential, steps: Vec<Step>) -> Result<Vec<Pending>, ClientError> {
+    pub(crate) async fn queue(
+        &self,
+        credential: &Credential,
+        steps: Vec<Step>,
+    ) -> Result<Vec<Pending>, ClientError> {
         if !self.core.options.session {
             return Err(NO_SESSION);
         }
@@ -214,7 +229,7 @@ async fn refusal(core: &Arc<Core>) -> ClientError {
     let credential = Credential { uid: 0, gid: 0, groups: Groups::OfPrincipal };
     let mut refusals = 0_u32;
     loop {
-        match crate::read::read(core, &credential, Query::Totals, Freshness::Floor).await {
+        match crate::read::read_at_floor(core, &credential, Query::Totals).await {
             Err(error @ ClientError::Refused { refusal: Refusal::Denied, .. }) => {
                 refusals = refusals.saturating_add(1);
                 // Not at once: a principal may be so new that some replicas have yet to hear of it.
@@ -252,7 +267,7 @@ fn jobs(
             // Bounded by the size of a group.
             requires: u16::try_from(distance.unwrap_or_default()).unwrap_or(u16::MAX),
             opens_group: position == 0,
-            waiter: Waiter::new(done, deadline),
+            waiter: Waiter::new(done, deadline.filter(|_| !step.lasts)),
         };
         if !job.fits() {
             return Err(ClientError::Invalid("an operation that does not fit an envelope"));

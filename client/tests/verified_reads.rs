@@ -241,6 +241,26 @@ async fn rd5_a_replica_that_withholds_news_is_found_out_within_the_interval() {
     assert!(seen, "the floor must rise with the background question");
 }
 
+/// Whoever is asked first is stuck; a reader that has paused for longer than the interval asks a quorum first.
+#[tokio::test]
+async fn rd5_the_first_read_after_a_pause_is_as_fresh_as_any() {
+    for stuck in 0..4 {
+        let fake = Fake::new();
+        let writer = fake.client(quiet()).await;
+        make(&writer, "old").await;
+        let interval = Duration::from_millis(50);
+        let other = fake.client(ClientOptions { question_interval: interval, ..reader() }).await;
+        assert!(find(&other, "old", Freshness::Floor).await.is_ok());
+        // The background question that follows a read is over by then.
+        tokio::time::sleep(4 * interval).await;
+        let height = fake.lock().height();
+        fake.lock().behaviour[stuck].stuck_at = Some(height);
+        let ino = make(&writer, "new").await;
+        tokio::time::sleep(2 * interval).await;
+        assert_eq!(find(&other, "new", Freshness::Floor).await, Ok(ino), "replica {stuck} is stuck");
+    }
+}
+
 #[tokio::test]
 async fn a_silent_replica_costs_one_delay_and_many_readers_share_questions() {
     let fake = Fake::new();

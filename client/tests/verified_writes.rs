@@ -205,6 +205,45 @@ async fn r8_an_expired_envelope_is_not_executed_later() {
     assert_eq!(client.read(&root(), query, Freshness::Linearizable).await, Err(ClientError::Errno(2)));
 }
 
+/// What must not get lost stays queued when its envelope's time is over; what was called dead is not done.
+#[tokio::test]
+async fn a_step_that_lasts_outlives_the_deadline_of_its_envelope() {
+    let fake = Fake::new();
+    let client = fake.client(ClientOptions { deadline: Some(Duration::from_millis(300)), ..quiet() }).await;
+    (0..4).for_each(|replica| fake.lock().behaviour[replica].silent = true);
+    let steps = vec![Step::lasting(mkdir("lasts")), Step::new(mkdir("dead"))];
+    let mut pending = client.submit_many(&root(), steps).await.unwrap();
+    let dead = pending.pop().unwrap().await;
+    assert_eq!(dead, Err(ClientError::Deadline { sent: true }));
+    // The cluster comes back beyond the envelope's validity.
+    fake.lock().ahead = 30_000_000_000;
+    (0..4).for_each(|replica| fake.lock().behaviour[replica].silent = false);
+    let _ = client.execute(&root(), mkdir("other")).await;
+    let lasts = tokio::time::timeout(Duration::from_secs(20), pending.pop().unwrap()).await;
+    assert!(matches!(lasts, Ok(Ok(_))), "{lasts:?}");
+    let query = |text: &str| quorate_protocol::query::Query::Lookup {
+        parent: 1,
+        name: Name::new(text.as_bytes()).unwrap(),
+    };
+    assert!(client.read(&root(), query("lasts"), Freshness::Linearizable).await.is_ok());
+    let dead = client.read(&root(), query("dead"), Freshness::Linearizable).await;
+    assert_eq!(dead, Err(ClientError::Errno(2)));
+}
+
+#[tokio::test]
+async fn sessions_are_followed_one_after_the_other() {
+    let fake = Fake::new();
+    let client = fake.client(quiet()).await;
+    let mut sessions = client.sessions();
+    let first = client.session();
+    client.execute(&root(), OperationBody::CloseSession).await.unwrap();
+    assert_eq!(client.execute(&root(), mkdir("a")).await, Err(ClientError::SessionLost));
+    let next = sessions.next().await.unwrap();
+    assert_ne!(next, first);
+    client.close().await;
+    assert_eq!(sessions.next().await, None);
+}
+
 #[tokio::test]
 async fn an_unknown_principal_is_refused_and_a_closed_client_says_so() {
     let fake = Fake::new();

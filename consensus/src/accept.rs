@@ -43,7 +43,14 @@ impl Replica {
             return;
         }
         let signed = SignedDigest { digest, signature: message.signature };
-        self.view.pre_prepares.entry(height).or_insert_with(|| Kept { digest, message: Arc::new(message) });
+        match self.view.pre_prepares.get_mut(&height) {
+            None => {
+                self.watch_proposal(&message);
+                let kept = Kept { digest, message: Arc::new(message), contradicted: false };
+                self.view.pre_prepares.insert(height, kept);
+            }
+            Some(kept) => kept.contradicted |= kept.digest != digest,
+        }
         self.note_proposal(view, height, signed);
     }
 

@@ -26,11 +26,16 @@ pub(crate) struct CatchUp {
     /// Who was asked, and until when the answer is waited for.
     asked: Option<(ReplicaIndex, Monotonic)>,
     turn: usize,
-    /// When each peer was last sent proposals with a NEW-VIEW.
-    served: BTreeMap<ReplicaIndex, Monotonic>,
+    /// When each peer was last sent a NEW-VIEW with proposals, and of which view.
+    served: BTreeMap<ReplicaIndex, (Monotonic, View)>,
 }
 
 impl CatchUp {
+    /// Whether an answer of this peer is waited for.
+    pub(crate) fn was_asked(&self, peer: ReplicaIndex) -> bool {
+        self.asked.is_some_and(|(asked, _)| asked == peer)
+    }
+
     fn highest(&self) -> Height {
         self.heard.values().copied().max().unwrap_or(0)
     }
@@ -72,16 +77,18 @@ impl Replica {
     /// adds what it has proposed since.
     pub(crate) fn serve_new_view(&mut self, to: ReplicaIndex, view: View) {
         let Some(new_view) = self.last_new_view.as_ref().filter(|known| known.view >= view) else { return };
+        let (now, known) = (self.now, new_view.view);
+        // It is large, and proposals are: a peer gets them about once per retry time, however often it asks.
+        let patience = self.configuration.timeouts().resend / 2;
+        let served = self.catch_up.served.get(&to);
+        if served.is_some_and(|(at, view)| *view == known && now.since(*at) < patience) {
+            return;
+        }
         let message = PeerMessage::NewView((**new_view).clone());
+        self.catch_up.served.insert(to, (now, known));
         self.send(to, message);
-        // Proposals are large: a peer gets them once per retry time, however often it asks.
-        let (now, retry) = (self.now, self.configuration.timeouts().resend);
-        let served = self.catch_up.served.get(&to).is_some_and(|at| now.since(*at) < retry);
-        if !served {
-            self.catch_up.served.insert(to, now);
-            for message in self.proposals_to_repeat() {
-                self.send(to, message);
-            }
+        for message in self.proposals_to_repeat() {
+            self.send(to, message);
         }
     }
 

@@ -148,7 +148,13 @@ impl Replica {
         if rank(&certificate) >= self.claim_rank() {
             self.claim = Some(certificate.clone());
         }
-        self.pool.commit(&proposal, &advanced, header.time, self.now);
+        self.monitor.committed(height, self.now);
+        for since in self.pool.commit(&proposal, &advanced, header.time, self.now) {
+            // What waited through a view change says nothing of ordinary times.
+            if since > self.view.entered_at {
+                self.monitor.served(self.now.since(since));
+            }
+        }
         self.watch_commit(&header, &certificate);
         self.committed = Tip {
             height,

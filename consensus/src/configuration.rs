@@ -15,11 +15,14 @@ const MILLISECOND: u64 = 1_000_000;
 /// How long a replica waits, in nanoseconds of its monotonic clock unless said otherwise.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// How long an admissible request, or a height in flight, may wait before the leader is suspected.
+    /// How long an admissible request, or a height in flight, may wait before the leader is suspected: this
+    /// while nothing was measured, afterwards a multiple of how long requests took, and never longer.
     pub request: u64,
-    /// How long a NEW-VIEW may take from the moment when a quorum of VIEW-CHANGEs is known.
+    /// The shortest that measurement makes of `request` and `new_view`: longer than a machine stalls.
+    pub request_min: u64,
+    /// How long a NEW-VIEW may take from the moment when a quorum of VIEW-CHANGEs is known, at most.
     pub new_view: u64,
-    /// Both of the above double with each view that commits nothing, up to this.
+    /// Both of the above double with each view beyond the first f that commits nothing, up to this.
     pub back_off_max: u64,
     /// After this long without progress, what was sent is sent again; also the retry time of fetches.
     pub resend: u64,
@@ -27,6 +30,8 @@ pub struct Timeouts {
     pub announce: u64,
     /// A leader hands over because of a restarted replica at most once per this time.
     pub hand_over: u64,
+    /// A leader with work to do hands over after this time, and is suspected some time later.
+    pub term: u64,
     /// How far the time of a fresh proposal may be from this replica's wall clock, either way.
     pub clock_window: u64,
 }
@@ -35,11 +40,13 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             request: 1_000 * MILLISECOND,
+            request_min: 150 * MILLISECOND,
             new_view: 1_000 * MILLISECOND,
             back_off_max: 8_000 * MILLISECOND,
             resend: 250 * MILLISECOND,
             announce: 1_000 * MILLISECOND,
             hand_over: 10_000 * MILLISECOND,
+            term: 120_000 * MILLISECOND,
             clock_window: 2_000 * MILLISECOND,
         }
     }
@@ -83,6 +90,32 @@ impl Default for PoolBounds {
     }
 }
 
+/// When a leader that does lead counts as slow, unfair or censoring, and for how long it may lead at most.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct MonitorBounds {
+    /// Nanoseconds that a request may wait for its proposal in any case: more than the noise of the machine.
+    pub delay_min: u64,
+    /// Nanoseconds for which a request that the leader surely has may stay out of its proposals, at least,
+    /// while others are committed; also for how long a leader is watched before it is judged.
+    pub wait_min: u64,
+    /// How many requests of other sessions, beyond one for each session, may overtake one that the leader
+    /// surely has.
+    pub overtaken_max: u32,
+    /// Heights of one term: then a leader hands over.
+    pub term_heights: u64,
+}
+
+impl Default for MonitorBounds {
+    fn default() -> Self {
+        Self {
+            delay_min: 5 * MILLISECOND,
+            wait_min: 100 * MILLISECOND,
+            overtaken_max: 64,
+            term_heights: 100_000,
+        }
+    }
+}
+
 /// Everything of a configuration that has a sensible default.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parameters {
@@ -92,6 +125,8 @@ pub struct Parameters {
     pub proposal: ProposalBounds,
     /// Bounds of the pool.
     pub pool: PoolBounds,
+    /// Bounds of a leader's term and behaviour.
+    pub monitor: MonitorBounds,
 }
 
 /// A configuration that cannot work. The fault of whoever wrote it.
@@ -106,8 +141,8 @@ pub enum ConfigurationError {
     /// A bound of proposals or of the pool is too small for one envelope, or beyond the protocol's.
     #[error("bound out of range: {0}")]
     Bound(&'static str),
-    /// A time-out is zero.
-    #[error("time-out of zero: {0}")]
+    /// A time-out is zero, or less than what it bounds.
+    #[error("time-out out of range: {0}")]
     Timeout(&'static str),
     /// The genesis header is not one of height 0 in the members' epoch.
     #[error("genesis header of another height or epoch")]
@@ -229,7 +264,7 @@ impl Configuration {
 }
 
 fn check_bounds(parameters: &Parameters) -> Result<(), ConfigurationError> {
-    let Parameters { proposal, pool, .. } = parameters;
+    let Parameters { proposal, pool, monitor, .. } = parameters;
     // A proposal has some 50 bytes besides its envelopes.
     let least = ENVELOPE_BYTES_MAX.saturating_add(1024);
     let within = [
@@ -243,6 +278,10 @@ fn check_bounds(parameters: &Parameters) -> Result<(), ConfigurationError> {
         ("pool.envelopes", pool.envelopes > 0),
         ("pool.bytes", pool.bytes >= ENVELOPE_BYTES_MAX),
         ("pool.envelopes_per_session", pool.envelopes_per_session > 0),
+        ("monitor.delay_min", monitor.delay_min > 0),
+        ("monitor.wait_min", monitor.wait_min > 0),
+        ("monitor.overtaken_max", monitor.overtaken_max > 0),
+        ("monitor.term_heights", monitor.term_heights > 0),
     ];
     match within.iter().find(|(_, inside)| !inside) {
         Some((name, _)) => Err(ConfigurationError::Bound(name)),
@@ -251,17 +290,20 @@ fn check_bounds(parameters: &Parameters) -> Result<(), ConfigurationError> {
 }
 
 fn check_timeouts(timeouts: &Timeouts) -> Result<(), ConfigurationError> {
-    let Timeouts { request, new_view, back_off_max, resend, announce, hand_over, clock_window } = *timeouts;
-    let all = [
-        ("request", request),
-        ("new_view", new_view),
-        ("back_off_max", back_off_max),
-        ("resend", resend),
-        ("announce", announce),
-        ("hand_over", hand_over),
-        ("clock_window", clock_window),
+    let Timeouts { request, request_min, new_view, back_off_max, resend, .. } = *timeouts;
+    let Timeouts { announce, hand_over, term, clock_window, .. } = *timeouts;
+    let within = [
+        ("request", request > 0),
+        ("request_min", request_min > 0 && request_min <= request && request_min <= new_view),
+        ("new_view", new_view > 0),
+        ("back_off_max", back_off_max > 0),
+        ("resend", resend > 0),
+        ("announce", announce > 0),
+        ("hand_over", hand_over > 0),
+        ("term", term > 0),
+        ("clock_window", clock_window > 0),
     ];
-    match all.iter().find(|(_, value)| *value == 0) {
+    match within.iter().find(|(_, inside)| !inside) {
         Some((name, _)) => Err(ConfigurationError::Timeout(name)),
         None => Ok(()),
     }

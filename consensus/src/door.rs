@@ -45,8 +45,8 @@ impl<T> Verified<T> {
 
 /// Envelopes whose signatures were verified before, so that they need not be verified again.
 pub trait KnownEnvelopes {
-    /// Whether an envelope with this digest and exactly this signature has been verified.
-    fn is_known(&self, digest: &Hash, envelope: &Envelope) -> bool;
+    /// The digest of the body, if exactly this envelope has been verified.
+    fn digest_of_known(&self, envelope: &Envelope) -> Option<Hash>;
 
     /// Whether exactly this certificate has been verified.
     fn is_known_certificate(&self, _: &Certificate) -> bool {
@@ -59,8 +59,8 @@ pub trait KnownEnvelopes {
 pub struct NoEnvelopes;
 
 impl KnownEnvelopes for NoEnvelopes {
-    fn is_known(&self, _: &Hash, _: &Envelope) -> bool {
-        false
+    fn digest_of_known(&self, _: &Envelope) -> Option<Hash> {
+        None
     }
 }
 
@@ -299,11 +299,18 @@ impl Door<'_> {
         const WHAT: &str = "envelope";
         ensure(envelope.body.cluster == *self.configuration.cluster(), WHAT, "of another cluster")?;
         ensure(!envelope.body.operations.is_empty(), WHAT, "no operations")?;
+        let over = envelope.body.first.checked_add(envelope.body.operations.len() as u64).is_none();
+        ensure(!over, WHAT, "the sequence numbers run over")?;
         ensure(length_of(envelope) <= ENVELOPE_BYTES_MAX, WHAT, "too many bytes")?;
-        let digest = envelope.body.digest();
-        if !self.known.is_known(&digest, envelope) {
-            envelope.verify(self.verifier).map_err(|error| Rejection::Envelope { index, error })?;
+        // What was verified before was also hashed before.
+        if let Some(digest) = self.known.digest_of_known(envelope) {
+            return Ok(digest);
         }
+        let digest = envelope.body.digest();
+        let statement = envelope.body.statement_of(digest);
+        self.verifier
+            .verify(&envelope.body.key, &statement, &envelope.signature)
+            .map_err(|error| Rejection::Envelope { index, error })?;
         Ok(digest)
     }
 

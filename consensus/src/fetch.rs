@@ -60,6 +60,11 @@ impl Fetches {
         self.batches.values_mut().for_each(|want| want.needed = false);
     }
 
+    /// Whether the batch with this header is one that is fetched.
+    pub(crate) fn wants(&self, header: &Hash) -> bool {
+        self.batches.contains_key(header)
+    }
+
     /// When the next question is due.
     pub(crate) fn next_at(&self) -> Option<Monotonic> {
         let views = self.new_view.iter().map(|(_, want)| want.at);

@@ -77,6 +77,10 @@ pub enum Input {
         /// The header, or that there can be none.
         outcome: Result<ExecutedHeader, StaticFault>,
     },
+    /// The connection with a peer was lost: a hint, of which nothing but a suspicion comes.
+    Disconnected(ReplicaIndex),
+    /// The connection with a peer is up, or up again.
+    Connected(ReplicaIndex),
     /// The timer that was asked for is due. Spurious ones are harmless.
     Tick,
     /// The operator wants this replica to stop or to give up leading: it hands over if it leads.

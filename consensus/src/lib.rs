@@ -7,6 +7,7 @@
 //! effect sits in [`Effect::Persist`]; what a peer or a client sends enters only as [`Verified`].
 
 mod accept;
+mod bar;
 mod block;
 mod catch_up;
 mod commit;
@@ -16,20 +17,23 @@ pub mod effect;
 mod fetch;
 pub mod input;
 mod invariants;
+mod monitor;
 mod new_view;
 mod pool;
 mod propose;
 pub mod read_index;
 mod recovery;
 pub mod replica;
+mod screen;
 mod tally;
+mod terms;
 mod timers;
 mod view_change;
 mod vote;
 mod witness;
 
 pub use configuration::{
-    Configuration, ConfigurationError, Parameters, PoolBounds, ProposalBounds, Timeouts,
+    Configuration, ConfigurationError, MonitorBounds, Parameters, PoolBounds, ProposalBounds, Timeouts,
 };
 pub use door::{KnownEnvelopes, NoEnvelopes, Refused, Rejection, Verified};
 pub use effect::{Effect, HaltReason, Token};

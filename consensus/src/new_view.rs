@@ -129,6 +129,7 @@ impl Replica {
         state.new_view = Some(Arc::clone(&new_view));
         self.view = state;
         self.suspicion = None;
+        self.monitor.view_left(self.now, false);
         self.barren_views = self.barren_views.saturating_add(1);
         self.timers.view_changed(self.now, self.configuration.timeouts());
         self.view_changes.retain(|_, known| known.claim.body.view > view);

@@ -4,6 +4,8 @@
 //! nobody can occupy another's numbers; the timer of a session runs only while the envelope that its
 //! committed state admits next is here, and stops when any envelope consumes that number.
 
+mod inclusion;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -36,9 +38,20 @@ struct Session {
     projected: u64,
     /// Since when the envelope at `next` has been here.
     since: Option<Monotonic>,
-    /// Whether that envelope was forwarded.
-    forwarded: bool,
+    /// When that envelope was forwarded to the leader of the view at hand.
+    forwarded: Option<Monotonic>,
+    /// How many requests have overtaken it since then.
+    overtaken: u32,
     entries: BTreeMap<u64, Entry>,
+}
+
+/// Where an envelope would go.
+#[derive(Copy, Clone, Debug)]
+enum Place {
+    /// There is room.
+    Free,
+    /// It would take the place of its session's last envelope.
+    Of(u64),
 }
 
 /// What one proposal may take.
@@ -58,6 +71,10 @@ pub(crate) struct Pool {
     bytes: usize,
     /// Sessions with a running timer, by its start.
     waiting: BTreeSet<(Monotonic, SessionKey)>,
+    /// Those of them whose envelope the leader of the view at hand has not proposed.
+    unproposed: BTreeSet<(Monotonic, SessionKey)>,
+    /// Those of these that were forwarded to that leader, by when.
+    victims: BTreeSet<(Monotonic, SessionKey)>,
     /// Sessions whose next envelope to propose is here.
     ready: BTreeSet<SessionKey>,
     /// Every envelope by the end of its validity.
@@ -74,6 +91,8 @@ impl Pool {
             envelopes: 0,
             bytes: 0,
             waiting: BTreeSet::new(),
+            unproposed: BTreeSet::new(),
+            victims: BTreeSet::new(),
             ready: BTreeSet::new(),
             expiry: BTreeSet::new(),
             cursor: None,
@@ -91,6 +110,16 @@ impl Pool {
     /// Whether exactly this envelope is here; it is told by its signature.
     pub(crate) fn contains(&self, envelope: &Envelope) -> bool {
         self.entry(envelope).is_some_and(|entry| entry.envelope.value().signature == envelope.signature)
+    }
+
+    /// Whether an envelope would be added, which is known before its signature is: the caller knows its
+    /// session's next committed number.
+    pub(crate) fn would_take(&self, envelope: &Envelope, next: u64) -> bool {
+        let (key, first) = (key_of(envelope), envelope.body.first);
+        let bytes = borsh::object_length(envelope).unwrap_or(usize::MAX);
+        let session = self.sessions.get(&key);
+        let consumed = first < next.max(session.map_or(0, |session| session.next));
+        !consumed && self.place(&key, first, bytes).is_some()
     }
 
     /// Adds an envelope whose session's next committed number is `next`. The first one seen under a number
@@ -119,21 +148,36 @@ impl Pool {
         true
     }
 
-    /// Whether one more envelope may come in, if need be in place of the session's last one.
+    /// Makes room for one more envelope, if need be in place of the session's last one.
     fn make_room(&mut self, key: &SessionKey, first: u64, bytes: usize) -> bool {
-        if let Some(session) = self.sessions.get(key) {
-            if session.entries.contains_key(&first) {
-                return false;
+        match self.place(key, first, bytes) {
+            Some(Place::Free) => true,
+            Some(Place::Of(last)) => {
+                self.remove(key, last);
+                true
             }
-            let last = session.entries.last_key_value().map(|(last, _)| *last);
-            if session.entries.len() >= self.bounds.envelopes_per_session {
-                match last {
-                    Some(last) if last > first => self.remove(key, last),
-                    _ => return false,
-                }
+            None => false,
+        }
+    }
+
+    /// Where one more envelope would go.
+    fn place(&self, key: &SessionKey, first: u64, bytes: usize) -> Option<Place> {
+        let fits = |count: usize, held: usize| {
+            count < self.bounds.envelopes && held.saturating_add(bytes) <= self.bounds.bytes
+        };
+        let entries = self.sessions.get(key).map(|session| &session.entries);
+        if entries.is_some_and(|entries| entries.contains_key(&first)) {
+            return None;
+        }
+        match entries.filter(|entries| entries.len() >= self.bounds.envelopes_per_session) {
+            None => fits(self.envelopes, self.bytes).then_some(Place::Free),
+            Some(entries) => {
+                let (last, entry) = entries.last_key_value().filter(|(last, _)| **last > first)?;
+                let (count, held) =
+                    (self.envelopes.saturating_sub(1), self.bytes.saturating_sub(entry.bytes));
+                fits(count, held).then_some(Place::Of(*last))
             }
         }
-        self.envelopes < self.bounds.envelopes && self.bytes.saturating_add(bytes) <= self.bounds.bytes
     }
 
     /// Removes one envelope; timers and readiness are refreshed by the caller.
@@ -147,12 +191,14 @@ impl Pool {
 
     /// Brings a session's timer and readiness in line with its entries, and drops it when it is empty.
     fn refresh(&mut self, key: &SessionKey, now: Monotonic) {
+        self.withdraw(key);
         let Some(session) = self.sessions.get_mut(key) else { return };
         let admissible = session.entries.contains_key(&session.next);
         match (session.since, admissible) {
             (None, true) => {
                 session.since = Some(now);
-                session.forwarded = false;
+                session.forwarded = None;
+                session.overtaken = 0;
                 self.waiting.insert((now, *key));
             }
             (Some(since), false) => {
@@ -169,28 +215,29 @@ impl Pool {
         if session.entries.is_empty() {
             self.sessions.remove(key);
         }
+        self.watch(key);
     }
 
-    /// Stops the session's timer, whatever it waits for now.
-    fn stop_timer(&mut self, key: &SessionKey) {
-        if let Some(session) = self.sessions.get_mut(key)
-            && let Some(since) = session.since.take()
-        {
-            self.waiting.remove(&(since, *key));
-        }
+    /// Stops the session's timer, whatever it waits for now; says when it began.
+    fn stop_timer(&mut self, key: &SessionKey) -> Option<Monotonic> {
+        self.withdraw(key);
+        let since = self.sessions.get_mut(key)?.since.take()?;
+        self.waiting.remove(&(since, *key));
+        Some(since)
     }
 
     /// Takes note of a committed batch: what it holds is out, what it consumed is out, what can never be
-    /// executed at a later time is out.
+    /// executed at a later time is out. Returns since when what it consumed had waited.
     pub(crate) fn commit(
         &mut self,
         proposal: &Proposal,
         advanced: &[(SessionId, u64)],
         time: BatchTime,
         now: Monotonic,
-    ) {
+    ) -> Vec<Monotonic> {
+        let mut served = Vec::new();
         for (id, next) in advanced {
-            self.advance(id, *next, now);
+            served.extend(self.advance(id, *next, now));
         }
         for envelope in &proposal.envelopes {
             let key = key_of(envelope);
@@ -206,13 +253,15 @@ impl Pool {
             self.refresh(&key, now);
         }
         self.expire(time, now);
+        served
     }
 
-    /// A session's next committed number has risen.
-    fn advance(&mut self, id: &SessionId, next: u64, now: Monotonic) {
+    /// A session's next committed number has risen. Returns since when what it consumed had waited.
+    fn advance(&mut self, id: &SessionId, next: u64, now: Monotonic) -> Option<Monotonic> {
         let first = (*id, PublicKey([0; quorate_crypto::HASH_BYTES]));
         let last = (*id, PublicKey([u8::MAX; quorate_crypto::HASH_BYTES]));
         let keys: Vec<SessionKey> = self.sessions.range(first..=last).map(|(key, _)| *key).collect();
+        let mut served = None;
         for key in keys {
             let Some(session) = self.sessions.get_mut(&key) else { continue };
             if next <= session.next {
@@ -221,10 +270,11 @@ impl Pool {
             session.next = next;
             session.projected = session.projected.max(next);
             let consumed: Vec<u64> = session.entries.range(..next).map(|(first, _)| *first).collect();
-            self.stop_timer(&key);
+            served = served.max(self.stop_timer(&key));
             consumed.iter().for_each(|first| self.remove(&key, *first));
             self.refresh(&key, now);
         }
+        served
     }
 
     /// Drops what every later batch would skip as expired.
@@ -242,8 +292,13 @@ impl Pool {
     /// Forgets what was proposed: a new view begins.
     pub(crate) fn reset_projection(&mut self) {
         self.ready.clear();
+        self.unproposed.clear();
+        self.victims.clear();
         for (key, session) in &mut self.sessions {
             session.projected = session.next;
+            session.forwarded = None;
+            session.overtaken = 0;
+            self.unproposed.extend(session.since.map(|since| (since, *key)));
             if session.entries.contains_key(&session.projected) {
                 self.ready.insert(*key);
             }
@@ -253,6 +308,7 @@ impl Pool {
     /// Notes that an envelope is in a block of this view's chain.
     pub(crate) fn project(&mut self, envelope: &Envelope) {
         let key = key_of(envelope);
+        self.withdraw(&key);
         let Some(session) = self.sessions.get_mut(&key) else { return };
         session.projected = session.projected.max(envelope.next());
         if session.entries.contains_key(&session.projected) {
@@ -260,6 +316,7 @@ impl Pool {
         } else {
             self.ready.remove(&key);
         }
+        self.watch(&key);
     }
 
     /// Whether anything could be proposed.
@@ -312,29 +369,6 @@ impl Pool {
         self.waiting.first().map(|(since, _)| *since)
     }
 
-    /// Admissible envelopes that have waited for `patience` and were not forwarded yet, at most `max`; they
-    /// count as forwarded from now on.
-    pub(crate) fn take_unforwarded(&mut self, now: Monotonic, patience: u64, max: usize) -> Vec<Envelope> {
-        let mut found = Vec::new();
-        for (since, key) in self.waiting.iter().take(max) {
-            if now.since(*since) < patience {
-                break;
-            }
-            let Some(session) = self.sessions.get_mut(key) else { continue };
-            let Some(entry) = session.entries.get(&session.next) else { continue };
-            if !std::mem::replace(&mut session.forwarded, true) {
-                found.push(entry.envelope.value().clone());
-            }
-        }
-        found
-    }
-
-    /// When the first of the oldest timers began whose envelope was not forwarded, among the first `max`.
-    pub(crate) fn oldest_unforwarded(&self, max: usize) -> Option<Monotonic> {
-        let unforwarded = |key: &SessionKey| self.sessions.get(key).is_some_and(|s| !s.forwarded);
-        self.waiting.iter().take(max).find(|(_, key)| unforwarded(key)).map(|(since, _)| *since)
-    }
-
     /// Checks bounds and indices.
     pub(crate) fn is_consistent(&self) -> bool {
         let count: usize = self.sessions.values().map(|session| session.entries.len()).sum();
@@ -345,21 +379,23 @@ impl Pool {
                 && ready == self.ready.contains(key)
                 && session.projected >= session.next
                 && !session.entries.is_empty()
+                && self.is_watched_rightly(key, session)
         });
         timed
             && count == self.envelopes
             && count == self.expiry.len()
             && count <= self.bounds.envelopes
             && self.waiting.len() <= self.sessions.len()
+            && self.unproposed.len() <= self.waiting.len()
+            && self.victims.len() <= self.unproposed.len()
             && self.ready.len() <= self.sessions.len()
     }
 }
 
 impl KnownEnvelopes for Replica {
-    fn is_known(&self, digest: &Hash, envelope: &Envelope) -> bool {
-        self.pool.entry(envelope).is_some_and(|entry| {
-            entry.envelope.digest() == *digest && entry.envelope.value().signature == envelope.signature
-        })
+    fn digest_of_known(&self, envelope: &Envelope) -> Option<Hash> {
+        let known = &self.pool.entry(envelope)?.envelope;
+        (known.value() == envelope).then(|| known.digest())
     }
 
     fn is_known_certificate(&self, certificate: &Certificate) -> bool {
@@ -371,6 +407,15 @@ impl KnownEnvelopes for Replica {
 }
 
 impl Replica {
+    /// Whether a request with this envelope could have any effect; `next` as in [`crate::Input::Request`].
+    /// Costs no signature, so whoever has one to check asks first (hazard RX9).
+    #[must_use]
+    pub fn wants(&self, envelope: &Envelope, next: Option<u64>) -> bool {
+        let expired = envelope.body.valid_until < self.committed.header.time;
+        let Some(next) = next else { return false };
+        !expired && self.halted.is_none() && self.pool.would_take(envelope, next)
+    }
+
     /// An envelope of a client.
     pub(crate) fn on_request(&mut self, envelope: Verified<Envelope>, next: Option<u64>) {
         let expired = envelope.value().body.valid_until < self.committed.header.time;

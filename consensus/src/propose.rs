@@ -7,16 +7,18 @@
 
 use std::sync::Arc;
 
+use quorate_protocol::limits::{ENVELOPE_BYTES_MAX, OPERATIONS_PER_ENVELOPE_MAX};
 use quorate_protocol::{BatchTime, Envelope, Height, PeerMessage, PrePrepare, Proposal};
 
 use crate::accept::least_time;
+use crate::configuration::ProposalBounds;
 use crate::effect::Effect;
 use crate::pool::Room;
 use crate::replica::{Kept, Replica};
 
 /// Views without a committed batch of operations after which a leader first proposes an empty batch, then
 /// halves (rule R5).
-const BARREN_VIEWS_MAX: u32 = 3;
+pub(crate) const BARREN_VIEWS_MAX: u32 = 3;
 /// Bytes of an encoded proposal beside its envelopes: parent, time, count.
 const PROPOSAL_FRAME_BYTES: usize = 64;
 
@@ -41,6 +43,7 @@ impl Replica {
             && self.view.durable
             && self.view.settled
             && !self.view.mute
+            && self.view.retiring.is_none()
             && !self.view.resigned
     }
 
@@ -98,14 +101,15 @@ impl Replica {
         let statement = PrePrepare::statement(cluster, epoch, view, height, digest);
         let signature = self.signer.sign(&statement);
         let message = PrePrepare { epoch, view, height, proposal: proposal.clone(), signature };
-        let kept = Kept { digest, message: Arc::new(message.clone()) };
+        let kept = Kept { digest, message: Arc::new(message.clone()), contradicted: false };
         self.view.pre_prepares.insert(height, kept);
+        self.monitor.proposed(height, self.now);
         self.effects.push(Effect::Broadcast { message: Arc::new(PeerMessage::PrePrepare(message)) });
         self.accept(height, digest, Arc::new(proposal));
         true
     }
 
-    /// Notes which pooled envelopes are in the chain that this leader builds on.
+    /// Notes which pooled envelopes are in the chain that the view builds on, and in proposals that came early.
     pub(crate) fn project_chain(&mut self) {
         self.pool.reset_projection();
         self.pool.rotate(self.view.number);
@@ -114,5 +118,17 @@ impl Replica {
             let proposal = Arc::clone(&block.proposal);
             proposal.envelopes.iter().for_each(|envelope| self.pool.project(envelope));
         }
+        for kept in self.view.pre_prepares.values() {
+            kept.message.proposal.envelopes.iter().for_each(|envelope| self.pool.project(envelope));
+        }
     }
+}
+
+/// Whether a proposal may have been too full for one envelope more.
+pub(crate) fn fills(proposal: &Proposal, bounds: ProposalBounds) -> bool {
+    let operations = usize::try_from(proposal.operation_count()).unwrap_or(usize::MAX);
+    let bytes = borsh::object_length(proposal).unwrap_or(usize::MAX);
+    proposal.envelopes.len() >= bounds.envelopes
+        || operations.saturating_add(OPERATIONS_PER_ENVELOPE_MAX) > bounds.operations
+        || bytes.saturating_add(ENVELOPE_BYTES_MAX) > bounds.bytes
 }

@@ -13,6 +13,7 @@ use quorate_protocol::record::Record;
 use quorate_protocol::view_change::{NewView, Rank, Suspicion, ViewChange};
 use quorate_protocol::{BatchTime, Height, View, Vote, VoteKind};
 
+use crate::bar::Bars;
 use crate::block::{Block, Blocks};
 use crate::catch_up::CatchUp;
 use crate::commit::remember;
@@ -21,6 +22,7 @@ use crate::door::rank;
 use crate::effect::Effect;
 use crate::fetch::Fetches;
 use crate::input::Monotonic;
+use crate::monitor::Monitor;
 use crate::pool::Pool;
 use crate::replica::{Replica, Staged, Tip, ViewState};
 use crate::tally::{Added, Standing, VoteTable};
@@ -305,6 +307,7 @@ impl Replica {
             claim,
             blocks,
             votes,
+            bars: Bars::default(),
             view,
             last_new_view,
             view_changes: view_change.into_iter().map(|message| (me, message)).collect(),
@@ -315,6 +318,8 @@ impl Replica {
             failed_views: 0,
             barren_views: 0,
             pool,
+            monitor: Monitor::default(),
+            gone: BTreeSet::new(),
             awaited: None,
             fetches: Fetches::default(),
             catch_up: CatchUp::default(),

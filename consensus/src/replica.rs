@@ -4,7 +4,7 @@
 //! nothing changes, and only then hands out its effects: at most one persist, which comes first, with
 //! everything that depends on it inside; then the PREPAREs, which depend on no record of their own (R2).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use quorate_crypto::{Certificate, Hash, Signer, Verifier};
@@ -12,6 +12,7 @@ use quorate_protocol::record::Record;
 use quorate_protocol::view_change::{NewView, Rank, Resign, Suspect, Suspicion, ViewChange};
 use quorate_protocol::{BatchTime, Epoch, Header, Height, PeerMessage, PrePrepare, ReplicaIndex, View, Vote};
 
+use crate::bar::Bars;
 use crate::block::Blocks;
 use crate::catch_up::CatchUp;
 use crate::configuration::Configuration;
@@ -19,6 +20,7 @@ use crate::door::rank;
 use crate::effect::{Effect, HaltReason, Token};
 use crate::fetch::Fetches;
 use crate::input::{Input, Monotonic};
+use crate::monitor::Monitor;
 use crate::pool::Pool;
 use crate::tally::{Standing, VoteTable};
 use crate::timers::Timers;
@@ -48,6 +50,8 @@ pub(crate) struct Kept {
     /// Digest of its proposal.
     pub digest: Hash,
     pub message: Arc<PrePrepare>,
+    /// Whether another one was seen at its height.
+    pub contradicted: bool,
 }
 
 /// The view that this replica is in or wants to enter.
@@ -60,6 +64,8 @@ pub(crate) struct ViewState {
     pub durable: bool,
     /// Entered by an earlier run of this replica: no PRE-PREPARE and no PREPARE in it (rule R2).
     pub mute: bool,
+    /// Led by this replica, which proposes nothing more in it, since when.
+    pub retiring: Option<Monotonic>,
     /// Led by this replica, which has given it up.
     pub resigned: bool,
     pub entered_at: Monotonic,
@@ -95,6 +101,7 @@ impl ViewState {
             entered: false,
             durable: false,
             mute: false,
+            retiring: None,
             resigned: false,
             entered_at: now,
             committed_at_entry: 0,
@@ -216,6 +223,8 @@ pub struct Replica {
     pub(crate) claim: Option<Certificate>,
     pub(crate) blocks: Blocks,
     pub(crate) votes: VoteTable,
+    /// Who was caught with badly signed votes.
+    pub(crate) bars: Bars,
     pub(crate) view: ViewState,
     /// The NEW-VIEW of the highest view that was entered.
     pub(crate) last_new_view: Option<Arc<NewView>>,
@@ -229,12 +238,15 @@ pub struct Replica {
     /// The resignation that brought this replica out of its last view, to be repeated.
     pub(crate) own_resign: Option<Resign>,
     pub(crate) suspicion: Option<Suspicion>,
-    /// View changes by time-out since the last commit.
+    /// Views left without a hand-over since the last commit.
     pub(crate) failed_views: u32,
     /// Views entered since the last commit of a batch that was not empty.
     pub(crate) barren_views: u32,
 
     pub(crate) pool: Pool,
+    pub(crate) monitor: Monitor,
+    /// Peers whose connection was lost and is not back.
+    pub(crate) gone: BTreeSet<ReplicaIndex>,
     /// The height that a reader waits for, and since when.
     pub(crate) awaited: Option<(Height, Monotonic)>,
     pub(crate) fetches: Fetches,
@@ -251,6 +263,7 @@ impl Replica {
     pub fn step(&mut self, now: Monotonic, wall: BatchTime, input: Input) -> Vec<Effect> {
         self.now = now.max(self.now);
         self.wall = wall;
+        self.timers.wake(self.now, self.configuration.timeouts());
         match input {
             Input::Message { from, message } => {
                 let digest = message.digest();
@@ -261,6 +274,10 @@ impl Replica {
             Input::Persisted(token) => self.on_persisted(token),
             Input::Executed { height, digest, outcome } => self.on_executed(height, digest, outcome),
             Input::Tick => self.timers.fired(),
+            Input::Disconnected(peer) => self.on_disconnected(peer),
+            Input::Connected(peer) => {
+                self.gone.remove(&peer);
+            }
             Input::Resign => {
                 self.hand_over();
                 self.staged.flush = true;
@@ -303,6 +320,7 @@ impl Replica {
             self.changed = false;
             self.fetches.start_round();
             if self.halted.is_none() {
+                self.check_term();
                 self.check_views();
                 self.build_new_view();
                 self.settle_base();
@@ -498,6 +516,11 @@ impl Replica {
     #[must_use]
     pub const fn halted(&self) -> Option<HaltReason> {
         self.halted
+    }
+
+    /// Replicas whose votes are not looked at now because they were badly signed, with how often that was found.
+    pub fn barred(&self) -> impl Iterator<Item = (ReplicaIndex, u32)> {
+        self.bars.barred(self.now)
     }
 
     /// Envelopes in its pool.

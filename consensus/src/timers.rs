@@ -14,6 +14,12 @@ use crate::vote::vote_messages;
 
 /// Envelopes forwarded to the leader in one step.
 const FORWARDS_MAX: usize = 16;
+/// What waits for a proposal is forwarded to the leader after this part of the request time-out.
+const FORWARD_DIVISOR: u64 = 4;
+/// A replica that runs later than it asked for by this part of the shortest time-out has stood still itself.
+const STALL_DIVISOR: u64 = 4;
+/// A NEW-VIEW of a leader that cannot be reached is waited for during this part of the usual time.
+const UNREACHABLE_DIVISOR: u64 = 8;
 /// Doublings after which every cap is reached.
 const DOUBLINGS_MAX: u32 = 16;
 /// Nanoseconds by which a timer for batch time is set late, so that it finds the time reached.
@@ -31,6 +37,8 @@ pub(crate) struct Timers {
     announce_at: Monotonic,
     /// When a height was committed or a view entered.
     pub progress_at: Monotonic,
+    /// When this replica last noticed that it had stood still: what it did not do meanwhile nobody else owes.
+    stalled_at: Monotonic,
     /// Since when heights are in flight without a commit.
     in_flight_since: Option<Monotonic>,
     /// When NEW-VIEW is overdue; set once a quorum of VIEW-CHANGEs is known.
@@ -38,6 +46,14 @@ pub(crate) struct Timers {
 }
 
 impl Timers {
+    /// A step begins: notes if it is so late that the machine must have stood still.
+    pub(crate) fn wake(&mut self, now: Monotonic, timeouts: &Timeouts) {
+        let stall = timeouts.request_min.checked_div(STALL_DIVISOR).unwrap_or(0);
+        if self.set.is_some_and(|at| now.since(at) > stall) {
+            self.stalled_at = now;
+        }
+    }
+
     /// The driver's timer fired, perhaps a little early: it is asked for again in any case.
     pub(crate) const fn fired(&mut self) {
         self.set = None;
@@ -64,18 +80,51 @@ impl Timers {
 }
 
 impl Replica {
-    /// A time-out, doubled for each view that failed since the last commit.
+    /// A time-out, doubled for each view that failed since the last commit, but not for the first f: so many
+    /// leaders in a row may be dead, and each costs the same (hazard VC21).
     pub(crate) fn back_off(&self, base: u64) -> u64 {
-        let doubled = base.saturating_mul(1_u64 << self.failed_views.min(DOUBLINGS_MAX));
+        let dead = u32::try_from(self.configuration.members().f()).unwrap_or(DOUBLINGS_MAX);
+        let doublings = self.failed_views.saturating_sub(dead).min(DOUBLINGS_MAX);
+        let doubled = base.saturating_mul(1_u64 << doublings);
         doubled.min(self.configuration.timeouts().back_off_max.max(base))
     }
 
-    /// When the leader of the view at hand has kept something waiting too long.
+    /// How long a request may wait: from what requests took lately, without back-off.
+    fn patience(&self) -> u64 {
+        let Timeouts { request_min, request, .. } = *self.configuration.timeouts();
+        self.monitor.patience(request_min, request)
+    }
+
+    /// How long a NEW-VIEW may take.
+    pub(crate) fn new_view_patience(&self) -> u64 {
+        let Timeouts { request_min, new_view, .. } = *self.configuration.timeouts();
+        let patience = self.back_off(self.monitor.patience(request_min, new_view));
+        let divisor = if self.is_leader_gone() { UNREACHABLE_DIVISOR } else { 1 };
+        patience.checked_div(divisor).unwrap_or(patience)
+    }
+
+    /// When the leader of the view at hand has kept something waiting too long. What waits while its proposals
+    /// have no room is for the monitor to judge.
     fn suspicion_at(&self) -> Option<Monotonic> {
         let awaited = self.awaited.map(|(_, since)| since);
         let oldest =
             [self.pool.oldest(), awaited, self.timers.in_flight_since].into_iter().flatten().min()?;
-        Some(oldest.max(self.view.entered_at).plus(self.back_off(self.configuration.timeouts().request)))
+        let since = oldest.max(self.view.entered_at).max(self.timers.stalled_at);
+        Some(since.max(self.monitor.saturated_at()).plus(self.back_off(self.patience())))
+    }
+
+    /// Why the leader of the view at hand is suspected at this moment, beyond what stays a reason for the
+    /// whole view.
+    fn reason_to_suspect(&self) -> Option<Suspicion> {
+        if self.suspicion_at().is_some_and(|at| at <= self.now) {
+            Some(Suspicion::Timeout)
+        } else if self.monitor.suspects() || self.is_term_exceeded() {
+            Some(Suspicion::Monitor)
+        } else if self.is_leader_gone() {
+            Some(Suspicion::Disconnected)
+        } else {
+            None
+        }
     }
 
     /// Suspicion while a view runs, patience while one is being prepared.
@@ -86,11 +135,13 @@ impl Replica {
             self.timers.in_flight_since = Some(self.now);
         }
         if self.view.entered {
-            let overdue = self.suspicion_at().is_some_and(|at| at <= self.now);
-            match self.suspicion {
-                None if overdue => self.suspect(Suspicion::Timeout),
-                Some(Suspicion::Timeout) if !overdue => self.revoke(),
-                _ => {}
+            self.judge_leader();
+            match (self.suspicion, self.reason_to_suspect()) {
+                // These last as long as the view.
+                (Some(Suspicion::Restarted | Suspicion::Fault), _) => {}
+                (Some(_), None) => self.revoke(),
+                (_, Some(reason)) => self.suspect(reason),
+                (None, None) => {}
             }
         } else {
             self.check_new_view_timer();
@@ -150,12 +201,12 @@ impl Replica {
         kept.map(|kept| PeerMessage::PrePrepare(PrePrepare::clone(&kept.message))).collect()
     }
 
-    /// Passes on to the leader what has waited for half of its time.
+    /// Passes on to the leader what has waited for a part of its time to be proposed.
     fn forward(&mut self) {
         if !self.is_active() || self.is_leader() {
             return;
         }
-        let patience = self.configuration.timeouts().request / 2;
+        let patience = self.forward_patience();
         let leader = self.leader();
         for envelope in self.pool.take_unforwarded(self.now, patience, FORWARDS_MAX) {
             self.send(leader, PeerMessage::Forward(envelope));
@@ -168,7 +219,11 @@ impl Replica {
             return None;
         }
         let oldest = self.pool.oldest_unforwarded(FORWARDS_MAX)?;
-        Some(oldest.plus(self.configuration.timeouts().request / 2))
+        Some(oldest.plus(self.forward_patience()))
+    }
+
+    fn forward_patience(&self) -> u64 {
+        self.patience().checked_div(FORWARD_DIVISOR).unwrap_or(0)
     }
 
     /// When batch time reaches what the state waits for, on the monotonic clock.
@@ -186,8 +241,8 @@ impl Replica {
 
     fn set_timer(&mut self) {
         let view = if self.view.entered {
-            let counts = matches!(self.suspicion, None | Some(Suspicion::Timeout));
-            self.suspicion_at().filter(|at| counts && *at > self.now)
+            let lasts = matches!(self.suspicion, Some(Suspicion::Restarted | Suspicion::Fault));
+            self.suspicion_at().filter(|at| !lasts && *at > self.now)
         } else {
             self.timers.new_view_at
         };
@@ -198,6 +253,7 @@ impl Replica {
             self.fetches.next_at(),
             self.catch_up_at(),
             self.forward_at(),
+            self.judge_at(),
             self.tick_at(),
             self.flush_at().filter(|_| !self.staged.is_due()),
         ]

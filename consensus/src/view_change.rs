@@ -25,12 +25,23 @@ enum Cause {
 }
 
 impl Replica {
-    /// Suspects the leader of the view at hand, unless it does already.
+    /// Suspects the leader of the view at hand. A reason that lasts as long as the view takes the place of one
+    /// that may be taken back.
     pub(crate) fn suspect(&mut self, reason: Suspicion) {
-        if self.view.entered && self.suspicion.is_none() {
+        let lasts = matches!(reason, Suspicion::Fault | Suspicion::Restarted);
+        let news = match self.suspicion {
+            None => true,
+            Some(Suspicion::Fault | Suspicion::Restarted) => false,
+            Some(_) => lasts,
+        };
+        if self.view.entered && news {
             self.suspicion = Some(reason);
             self.tell_suspicion(reason);
             self.changed = true;
+        } else if self.view.entered
+            && !matches!(self.suspicion, Some(Suspicion::Fault | Suspicion::Restarted))
+        {
+            self.suspicion = Some(reason);
         }
     }
 
@@ -144,7 +155,7 @@ impl Replica {
             None => {
                 let wanting = self.view_changes.values().filter(|known| known.claim.body.view >= view);
                 if wanting.count() >= self.configuration.quorum() {
-                    let patience = self.back_off(self.configuration.timeouts().new_view);
+                    let patience = self.new_view_patience();
                     self.timers.new_view_at = Some(self.now.plus(patience));
                 }
             }
@@ -172,6 +183,7 @@ impl Replica {
         };
         let signature: Signature = self.signer.sign(&body.statement(*self.configuration.cluster()));
         let message = ViewChange { claim: SignedClaim { body, signature }, certificate: self.claim.clone() };
+        self.monitor.view_left(self.now, self.suspicion == Some(Suspicion::Monitor));
         if cause == Cause::Failure {
             self.failed_views = self.failed_views.saturating_add(1);
         }

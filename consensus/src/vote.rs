@@ -18,50 +18,6 @@ use crate::replica::{Dependent, Replica};
 use crate::tally::{Added, Standing, Tallied};
 
 impl Replica {
-    /// Whether this message could be worth its cost; what could not is dropped, vote by vote, before any
-    /// signature is looked at. Changes nothing and decides nothing.
-    #[must_use]
-    pub fn screen(&self, message: PeerMessage) -> Option<PeerMessage> {
-        match message {
-            PeerMessage::Votes(votes) => {
-                let wanted: Vec<Vote> = votes.into_iter().filter(|vote| self.is_wanted(vote)).collect();
-                if wanted.is_empty() { None } else { wanted.try_into().ok().map(PeerMessage::Votes) }
-            }
-            PeerMessage::PrePrepare(ref pre_prepare) => {
-                let stale = pre_prepare.view < self.view.number
-                    || pre_prepare.height <= self.committed.height
-                    || self.configuration.leader(pre_prepare.view) == self.configuration.me();
-                if stale { None } else { Some(message) }
-            }
-            PeerMessage::NewView(ref new_view) => {
-                let stale = new_view.view < self.view.number
-                    || (new_view.view == self.view.number && self.view.entered);
-                if stale { None } else { Some(message) }
-            }
-            PeerMessage::Proposed(ref statement) => {
-                if self.is_contrary(statement) {
-                    Some(message)
-                } else {
-                    None
-                }
-            }
-            other => Some(other),
-        }
-    }
-
-    fn is_wanted(&self, vote: &Vote) -> bool {
-        vote.replica != self.configuration.me()
-            && vote.epoch == self.configuration.epoch()
-            && (vote.height > self.committed.height || self.is_quiet())
-            // Votes beyond the horizon say that this replica is behind, if they are genuine.
-            && (vote.height > self.horizon() || self.votes.is_wanted(vote))
-    }
-
-    /// Whether the last commit is so long ago that who still votes for its height has missed it.
-    fn is_quiet(&self) -> bool {
-        self.now.since(self.timers.progress_at) >= self.configuration.timeouts().resend / 2
-    }
-
     /// Votes that the connection of `from` brought, its own or others'.
     pub(crate) fn on_votes(&mut self, from: ReplicaIndex, votes: Vec<Vote>) {
         let late = votes.iter().any(|vote| vote.replica == from && vote.height <= self.committed.height);
@@ -76,6 +32,28 @@ impl Replica {
         }
     }
 
+    /// What is known of a vote that comes in, once those of who was caught before are checked; `None` if it is
+    /// not looked at (hazard A13).
+    fn standing_of(&mut self, vote: &Vote, standing: Standing) -> Option<Standing> {
+        if standing != Standing::Unchecked || !self.bars.is_watched(vote.replica) {
+            return Some(standing);
+        }
+        if self.bars.is_barred(vote.replica, self.now) || !self.votes.is_wanted(vote) {
+            return None;
+        }
+        if holds(&self.configuration, self.verifier.as_ref())(vote) {
+            return Some(Standing::Valid);
+        }
+        self.forged(vote.clone());
+        None
+    }
+
+    /// A vote was found to be badly signed.
+    fn forged(&mut self, vote: Vote) {
+        self.bars.note(vote.replica, self.now);
+        self.effects.push(Effect::Forged(vote));
+    }
+
     fn on_vote(&mut self, vote: Vote, standing: Standing) {
         if vote.replica == self.configuration.me() || vote.epoch != self.configuration.epoch() {
             return;
@@ -83,7 +61,10 @@ impl Replica {
         // Nobody votes further ahead than W of what it has committed (rule R7).
         let committed = vote.height.saturating_sub(self.configuration.window());
         self.hear(vote.replica, committed);
-        if vote.height <= self.horizon() {
+        if vote.height <= self.horizon()
+            && vote.height > self.committed.height
+            && let Some(standing) = self.standing_of(&vote, standing)
+        {
             self.count_vote(vote, standing);
         }
     }
@@ -102,7 +83,7 @@ impl Replica {
                 self.try_certificate(kind, view, height);
             }
             Added::Ignored => {}
-            Added::Forged(forged) => self.effects.push(Effect::Forged(forged)),
+            Added::Forged(forged) => self.forged(forged),
             Added::Conflict(first) => self.report_votes(&first, &vote),
         }
     }
@@ -122,7 +103,7 @@ impl Replica {
         let place = (kind, view, height);
         let tallied = self.votes.quorum(place, quorum, &holds(&self.configuration, self.verifier.as_ref()));
         let Tallied { quorum, forged } = tallied;
-        self.effects.extend(forged.into_iter().map(Effect::Forged));
+        forged.into_iter().for_each(|vote| self.forged(vote));
         if let Some((header, votes)) = quorum {
             let certificate = self.assemble(kind.certificate_kind(), view, height, header, votes);
             if let Some(certificate) = certificate {

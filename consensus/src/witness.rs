@@ -262,6 +262,11 @@ impl Replica {
         self.witness.inquiries.insert(inquiry.vote.header, inquiry);
     }
 
+    /// Whether somebody was asked what this header is.
+    pub(crate) fn has_inquired(&self, header: &Hash) -> bool {
+        self.witness.inquiries.contains_key(header)
+    }
+
     /// Batches have come; the first one may be what somebody voted for.
     pub(crate) fn watch_batches(&mut self, batches: &[Batch]) {
         let Some(header) = batches.first().map(|batch| &batch.header) else { return };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use quorate_crypto::{Hash, PublicKey};
 use quorate_merkle::{LogFrontier, Trie};
 use quorate_metadata::keys;
-use quorate_metadata::rows::{ParametersRow, get};
+use quorate_metadata::rows::{ParametersRow, Totals, get};
 use quorate_metadata::{Error, Key, View};
 use quorate_protocol::genesis::Parameters;
 use quorate_protocol::operation::PrincipalRights;
@@ -157,6 +157,12 @@ impl State {
     #[must_use]
     pub fn row_count(&self) -> u64 {
         self.inner.parts.row_count
+    }
+
+    /// What the filesystem holds in all; nothing if the row is damaged, which no operation survives.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        get(&self.view(), &keys::totals()).ok().flatten().unwrap_or_default()
     }
 
     /// All rows, ascending by key.

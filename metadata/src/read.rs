@@ -217,8 +217,9 @@ fn dots(
     Ok(entries)
 }
 
-/// Content rows for who may read the file, owns it, or holds it open for reading: an owner could have
-/// opened it before its mode changed.
+/// Content rows for who may read or execute the file, owns it, or holds it open for reading: an owner could
+/// have opened it before its mode changed, and whoever executes a program on another machine has to fetch it
+/// (ADR 8).
 fn content(view: &dyn View, reader: &Reader<'_>, ino: Ino, first: u64, count: u16) -> Result<Answer, Error> {
     let inode = inodes::load(view, ino)?;
     match inode.kind {
@@ -226,7 +227,9 @@ fn content(view: &dyn View, reader: &Reader<'_>, ino: Ino, first: u64, count: u1
         FileKind::Directory => return Err(Errno::EISDIR.into()),
         _ => return Err(Errno::EINVAL.into()),
     }
-    let mut allowed = permission::owns(reader.caller, &inode) || may(reader.caller, &inode, READ);
+    let mut allowed = permission::owns(reader.caller, &inode)
+        || may(reader.caller, &inode, READ)
+        || may(reader.caller, &inode, EXECUTE);
     if let (false, Some(session)) = (allowed, reader.session) {
         allowed = grants::holds(view, session, ino, true, false)?;
     }

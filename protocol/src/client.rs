@@ -137,10 +137,16 @@ pub struct ReplicaStatus {
     pub peers: Bounded<u8, REPLICAS_MAX>,
     /// Envelopes waiting in its pool.
     pub pending: u32,
-    /// Bytes of blocks that it stores.
+    /// Blocks that it stores, those of which it has yet to learn that nobody needs them included.
+    pub stored_blocks: u64,
+    /// Bytes of these blocks.
     pub block_bytes: u64,
     /// Rows of its state.
     pub state_rows: u64,
+    /// Inodes in its state, those that are still being reclaimed included.
+    pub inodes: u64,
+    /// Blocks that its state names, those in their time of grace included.
+    pub blocks: u64,
 }
 
 /// Why a replica refuses a request.

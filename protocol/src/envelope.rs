@@ -60,13 +60,19 @@ impl EnvelopeBody {
     /// What the signature covers.
     #[must_use]
     pub fn statement(&self) -> Statement {
+        self.statement_of(self.digest())
+    }
+
+    /// [`EnvelopeBody::statement`] for who has computed the digest already.
+    #[must_use]
+    pub const fn statement_of(&self, digest: Hash) -> Statement {
         Statement {
             cluster: self.cluster,
             epoch: 0,
             kind: StatementKind::Envelope,
             view: 0,
             height: self.first,
-            digest: self.digest(),
+            digest,
         }
     }
 

@@ -32,6 +32,8 @@ pub enum Suspicion {
     Fault,
     /// Taken back: the sender no longer suspects the leader.
     Revoked,
+    /// The connection with the leader is lost.
+    Disconnected,
 }
 
 /// A revocable suspicion of the leader of `view`. Unsigned: the connection authenticates its sender.

@@ -377,6 +377,10 @@ fn golden_cr4_every_type_has_one_encoding() {
         ("pre-prepare", PeerMessage::PrePrepare(pre_prepare)),
         ("votes", PeerMessage::Votes(vec![vote()].try_into().unwrap())),
         ("suspect", PeerMessage::Suspect(Suspect { epoch: 0, view: 1, reason: Suspicion::Restarted })),
+        (
+            "suspect-disconnected",
+            PeerMessage::Suspect(Suspect { epoch: 0, view: 1, reason: Suspicion::Disconnected }),
+        ),
         ("resign", PeerMessage::Resign(Resign { epoch: 0, view: 1, signature: Signature([2; 64]) })),
         ("view-change", PeerMessage::ViewChange(view_change())),
         ("new-view", PeerMessage::NewView(new_view())),

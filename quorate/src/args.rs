@@ -153,6 +153,15 @@ pub struct ReplicaArgs {
     /// Listen here instead of where the cluster file says.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<std::net::SocketAddr>,
+    /// Keep so many of the last heights readable, at least.
+    #[arg(long, value_name = "COUNT", default_value_t = quorate_replica::retention::HEIGHTS_DEFAULT)]
+    pub keep_heights: u64,
+    /// Keep those readable that were the newest within so many seconds, at least.
+    #[arg(long, value_name = "SECONDS", default_value_t = quorate_replica::retention::TIME_DEFAULT.as_secs())]
+    pub keep_seconds: u64,
+    /// Refuse file content when less than this of the disk would be left for log and state.
+    #[arg(long, value_name = "BYTES", default_value_t = quorate_replica::DISK_RESERVE_DEFAULT)]
+    pub disk_reserve: u64,
 }
 
 /// `quorate mount`.

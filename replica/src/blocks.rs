@@ -3,30 +3,33 @@
 //! Invariant: a receipt leaves only when its blocks and its promise are synced; a block is deleted only when
 //! the committed state has no row of it and every receipt that this replica signed for it has expired (rule
 //! S5); one that the state refers to and that is lacking or damaged here is fetched from a peer, however often
-//! it takes. Reading and storing go on in threads of their own.
+//! it takes. What a principal uploads and refers to by nothing is bounded. Reading and storing go on in threads
+//! of their own, which serve all who ask in turn.
 
+mod jobs;
 mod lacking;
+mod outstanding;
 
+use self::jobs::{Asker, Jobs};
 use self::lacking::Lacking;
+use self::outstanding::{Amount, Outstanding};
 use crate::clients::refused;
-use quorate_crypto::{Ed25519Signer, Hash, Signer as _};
+use quorate_crypto::{Ed25519Signer, Hash, PublicKey, Signer as _};
 use quorate_execution::{Executed, State};
 use quorate_merkle::ReceiptsTree;
 use quorate_metadata::rows::{Block, Row as _};
 use quorate_protocol::blocks::{BlockDescriptor, BlockReceipt, BlockReceiptBody, receipt_leaf};
 use quorate_protocol::client::{ClientReply, Refusal};
 use quorate_protocol::{BatchTime, Epoch, PeerMessage, ReplicaIndex, SessionId};
-use quorate_store::blocks::{BlockError, BlockOptions, Blocks, Upload};
+use quorate_store::blocks::{BlockError, BlockOptions, Blocks, Upload, Usage};
 use quorate_store::directory::Directory;
-use quorate_transport::{PeerNetwork, ReplyHandle};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use quorate_transport::{ConnectionId, PeerNetwork, ReplyHandle};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Threads that store and read blocks: one may sync while another reads.
 const THREADS: usize = 2;
-/// Requests that may wait for them.
-const JOBS_MAX: usize = 256;
 /// What the threads have to report and the loop has not taken; then they wait.
 const REPORTS_MAX: usize = 4096;
 /// How often unreferenced blocks are looked for.
@@ -38,9 +41,13 @@ const PROMISE_MAX: u64 = 600_000_000_000;
 const PROMISE_PER_GRACE: u64 = 5;
 /// First byte of the keys of block rows (rule S1).
 const BLOCK_TABLE: u8 = 0xFE;
+/// Least time between two lines about a disk without room.
+const NO_SPACE_LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Blocks that a client wants stored.
 pub struct StoreRequest {
+    /// Whose bytes they are until something refers to them.
+    pub principal: PublicKey,
     /// Who may refer to them.
     pub session: SessionId,
     /// Their contents.
@@ -52,7 +59,7 @@ pub struct StoreRequest {
 }
 
 enum Job {
-    Put(StoreRequest, ReplyHandle),
+    Put(StoreRequest, Amount, ReplyHandle),
     Get(Hash, ReplyHandle),
     Serve(ReplicaIndex, Hash),
     Keep(Fetched),
@@ -70,6 +77,8 @@ struct Fetched {
 
 /// What the threads found out about a block.
 enum Report {
+    /// An upload is over, and these of its blocks are stored, with the promise.
+    Uploaded { principal: PublicKey, reserved: Amount, stored: Vec<(Hash, Amount)> },
     /// One that was fetched is stored.
     Kept(Hash),
     /// What a peer sent is not the block.
@@ -91,16 +100,19 @@ struct Works {
     me: ReplicaIndex,
     peers: PeerNetwork,
     grace: u64,
+    /// Until when no further line is written about a disk without room.
+    quiet_until: Mutex<Option<Instant>>,
 }
 
 /// The block store with its threads.
 pub struct BlockKeeper {
-    jobs: Option<SyncSender<Job>>,
+    jobs: Arc<Jobs<Job>>,
     works: Arc<Works>,
     threads: Vec<std::thread::JoinHandle<()>>,
     /// Taken away before the threads end, so that none of them waits for room in it.
     reports: Option<Receiver<Report>>,
     lacking: Lacking,
+    outstanding: Outstanding,
     /// Batch time of the committed state.
     now: BatchTime,
     swept: Instant,
@@ -117,65 +129,63 @@ impl BlockKeeper {
         peers: PeerNetwork,
         (me, replicas): (ReplicaIndex, usize),
         signer: Ed25519Signer,
+        options: BlockOptions,
     ) -> Result<Self, crate::ReplicaError> {
-        let (blocks, report) = Blocks::open(directory, BlockOptions::default())?;
+        let (blocks, report) = Blocks::open(directory, options)?;
         tracing::debug!(?report, "block store is open");
         let grace = state.parameters().block_grace;
         let (sender, reports) = sync_channel(REPORTS_MAX);
         let cluster = state.cluster();
-        let works = Arc::new(Works { reports: sender, blocks, signer, cluster, me, peers, grace });
-        let (jobs, waiting) = sync_channel(JOBS_MAX);
-        let waiting = Arc::new(Mutex::new(waiting));
+        let quiet_until = Mutex::new(None);
+        let works =
+            Arc::new(Works { reports: sender, blocks, signer, cluster, me, peers, grace, quiet_until });
+        let jobs = Arc::new(Jobs::new());
         let threads = (0..THREADS)
             .map(|_| {
-                let (works, waiting) = (Arc::clone(&works), Arc::clone(&waiting));
-                std::thread::Builder::new().name("blocks".to_owned()).spawn(move || work(&works, &waiting))
+                let (works, jobs) = (Arc::clone(&works), Arc::clone(&jobs));
+                std::thread::Builder::new().name("blocks".to_owned()).spawn(move || work(&works, &jobs))
             })
             .collect::<Result<_, _>>()
             .map_err(|source| crate::ReplicaError::Io { what: "no thread", source })?;
         let mut keeper = Self {
-            jobs: Some(jobs),
+            jobs,
             works,
             threads,
             reports: Some(reports),
             lacking: Lacking::new(me, replicas),
+            outstanding: Outstanding::default(),
             now: state.header().time,
             swept: Instant::now(),
         };
         let rows = state.rows().filter(|(key, _)| key.first() == Some(&BLOCK_TABLE));
-        rows.for_each(|(_, value)| keeper.need(&value));
+        rows.filter_map(|(_, value)| Block::from_value(&value).ok()).for_each(|row| keeper.need(&row));
         Ok(keeper)
     }
 
-    /// Hands a job to the threads; gives it back when too many wait.
-    fn job(&self, job: Job) -> Option<Job> {
-        match &self.jobs {
-            None => Some(job),
-            Some(jobs) => match jobs.try_send(job) {
-                Ok(()) => None,
-                Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => Some(job),
-            },
-        }
-    }
-
     /// Stores blocks for a client and answers with a receipt.
-    pub fn put(&self, request: StoreRequest, reply: ReplyHandle) {
-        if let Some(Job::Put(_, reply)) = self.job(Job::Put(request, reply)) {
-            reply.send(&refused(Refusal::Busy, "too many block requests wait"));
+    pub fn put(&mut self, connection: ConnectionId, request: StoreRequest, reply: ReplyHandle) {
+        let (principal, amount) = (request.principal, Amount::of(request.contents.iter().map(Vec::len)));
+        if !self.outstanding.reserve(&principal, amount) {
+            let text = "too many bytes of this principal are stored without a reference";
+            return reply.send(&refused(Refusal::Busy, text));
+        }
+        if let Err(job) = self.jobs.push(Asker::Client(connection), Job::Put(request, amount, reply)) {
+            self.outstanding.settle(&principal, amount, []);
+            job.refuse();
         }
     }
 
     /// Gives a block to a client that may have it.
-    pub fn get(&self, id: Hash, reply: ReplyHandle) {
-        if let Some(Job::Get(_, reply)) = self.job(Job::Get(id, reply)) {
-            reply.send(&refused(Refusal::Busy, "too many block requests wait"));
+    pub fn get(&self, connection: ConnectionId, id: Hash, reply: ReplyHandle) {
+        if let Err(job) = self.jobs.push(Asker::Client(connection), Job::Get(id, reply)) {
+            job.refuse();
         }
     }
 
     /// Gives a block to a peer, which holds the state that refers to it.
     pub fn serve(&self, peer: ReplicaIndex, id: Hash) {
         // A peer that gets nothing asks the next one.
-        let _ = self.job(Job::Serve(peer, id));
+        let _ = self.jobs.push(Asker::Peer(peer), Job::Serve(peer, id));
     }
 
     /// A block from a peer: kept if it is one that was asked for.
@@ -184,7 +194,8 @@ impl BlockKeeper {
             // A sweep of an older state that has no row of it may be waiting behind this.
             let expires = self.now.plus(PROMISE_MIN);
             // When the threads are too busy, it is asked for again.
-            let _ = self.job(Job::Keep(Fetched { from, descriptor, content, expires }));
+            let fetched = Fetched { from, descriptor, content, expires };
+            let _ = self.jobs.push(Asker::Own, Job::Keep(fetched));
         }
     }
 
@@ -194,14 +205,16 @@ impl BlockKeeper {
         for (key, value) in &executed.changes {
             if key.first() == Some(&BLOCK_TABLE)
                 && let Some(value) = value
+                && let Ok(row) = Block::from_value(value)
             {
-                self.need(value);
+                self.outstanding.done(&row.id);
+                self.need(&row);
             }
         }
         self.look_after(&executed.state);
         if self.swept.elapsed() > SWEEP_INTERVAL {
             self.swept = Instant::now();
-            let _ = self.job(Job::Sweep(executed.state.clone()));
+            let _ = self.jobs.push(Asker::Own, Job::Sweep(executed.state.clone()));
         }
     }
 
@@ -213,12 +226,21 @@ impl BlockKeeper {
             let report = self.reports.as_ref().and_then(|reports| reports.try_recv().ok());
             let Some(report) = report else { break };
             match report {
+                Report::Uploaded { principal, reserved, stored } => {
+                    let unreferenced = stored.into_iter().filter(|(id, _)| row_of(state, id).is_none());
+                    self.outstanding.settle(&principal, reserved, unreferenced);
+                }
                 Report::Kept(id) => self.lacking.kept(&id),
                 Report::Refused(id) => self.lacking.refused(&id, now),
                 Report::Failed(id) => self.lacking.failed(&id, now),
-                Report::Swept(id) if refers_to(state, &id) => self.lacking.need(id, false, now),
+                Report::Swept(id) => {
+                    self.outstanding.done(&id);
+                    if refers_to(state, &id) {
+                        self.lacking.need(id, false, now);
+                    }
+                }
                 Report::Damaged(id) if refers_to(state, &id) => self.lacking.need(id, true, now),
-                Report::Swept(_) | Report::Damaged(_) => {}
+                Report::Damaged(_) => {}
             }
         }
         let blocks = &self.works.blocks;
@@ -228,22 +250,21 @@ impl BlockKeeper {
     }
 
     /// Notes a block of a row if it is lacking.
-    fn need(&mut self, value: &[u8]) {
-        let Ok(row) = Block::from_value(value) else { return };
+    fn need(&mut self, row: &Block) {
         if row.count > 0 && !self.works.blocks.contains(&row.id) {
             self.lacking.need(row.id, false, Instant::now());
         }
     }
 
-    /// Bytes of block content that are stored.
-    pub fn bytes(&self) -> u64 {
-        self.works.blocks.usage().content_bytes
+    /// How much is stored.
+    pub fn usage(&self) -> Usage {
+        self.works.blocks.usage()
     }
 }
 
 impl Drop for BlockKeeper {
     fn drop(&mut self) {
-        self.jobs = None;
+        self.jobs.close();
         self.reports = None;
         for thread in self.threads.drain(..) {
             let _ = thread.join();
@@ -251,22 +272,34 @@ impl Drop for BlockKeeper {
     }
 }
 
-fn work(works: &Works, jobs: &Mutex<Receiver<Job>>) {
-    loop {
-        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+impl Job {
+    /// Tells a client that its job finds no place.
+    fn refuse(self) {
+        if let Self::Put(_, _, reply) | Self::Get(_, reply) = self {
+            reply.send(&refused(Refusal::Busy, "too many block requests wait"));
+        }
+    }
+}
+
+fn work(works: &Works, jobs: &Jobs<Job>) {
+    while let Some(job) = jobs.take() {
         match job {
-            Err(_) => return,
-            Ok(Job::Put(request, reply)) => reply.send(&works.put(request)),
-            Ok(Job::Get(id, reply)) => reply.send(&works.get(&id)),
-            Ok(Job::Serve(peer, id)) => works.serve(peer, &id),
-            Ok(Job::Keep(fetched)) => works.keep(&fetched),
-            Ok(Job::Sweep(state)) => works.sweep(&state),
+            Job::Put(request, reserved, reply) => {
+                let (answer, stored) = works.put(&request);
+                reply.send(&answer);
+                works.report(Report::Uploaded { principal: request.principal, reserved, stored });
+            }
+            Job::Get(id, reply) => reply.send(&works.get(&id)),
+            Job::Serve(peer, id) => works.serve(peer, &id),
+            Job::Keep(fetched) => works.keep(&fetched),
+            Job::Sweep(state) => works.sweep(&state),
         }
     }
 }
 
 impl Works {
-    fn put(&self, request: StoreRequest) -> ClientReply {
+    /// The reply, and what is stored because of it.
+    fn put(&self, request: &StoreRequest) -> (ClientReply, Vec<(Hash, Amount)>) {
         let promise = self.grace.saturating_mul(PROMISE_PER_GRACE).clamp(PROMISE_MIN, PROMISE_MAX);
         let expires = request.batch_time.plus(promise);
         let descriptors: Vec<BlockDescriptor> =
@@ -276,10 +309,25 @@ impl Works {
             .zip(&request.contents)
             .map(|(descriptor, content)| Upload { descriptor, content })
             .collect();
-        let ids = match self.blocks.put(&uploads, expires) {
-            Ok(ids) => ids,
-            Err(error) => return storage_refusal(&error),
+        let result = self.blocks.put(&uploads, expires);
+        // Also of an upload that failed in the middle: what is there takes its place until it is swept.
+        let stored = descriptors.iter().zip(&request.contents);
+        let stored = stored.map(|(descriptor, content)| (descriptor.id(), Amount::of([content.len()])));
+        let stored = stored.filter(|(id, _)| self.blocks.contains(id)).collect();
+        let reply = match result {
+            Ok(ids) => self.receipt(request, descriptors, &ids, expires),
+            Err(error) => self.storage_refusal(&error),
         };
+        (reply, stored)
+    }
+
+    fn receipt(
+        &self,
+        request: &StoreRequest,
+        descriptors: Vec<BlockDescriptor>,
+        ids: &[Hash],
+        expires: BatchTime,
+    ) -> ClientReply {
         let leaves = ids.iter().zip(&descriptors).map(|(id, descriptor)| receipt_leaf(id, descriptor.length));
         let Ok(tree) = ReceiptsTree::from_leaves(leaves) else {
             return refused(Refusal::Invalid, "too many blocks for one receipt");
@@ -327,6 +375,27 @@ impl Works {
         }
     }
 
+    /// A refusal that says what is wrong with the disk.
+    fn storage_refusal(&self, error: &BlockError) -> ClientReply {
+        give_up_on_sync_failure(error);
+        if error.is_no_space() {
+            self.say_no_space(error);
+        } else {
+            tracing::error!(%error, "the block store failed");
+        }
+        refused(Refusal::Storage, &error.to_string())
+    }
+
+    /// A line now and then, however many uploads are refused.
+    fn say_no_space(&self, error: &BlockError) {
+        let now = Instant::now();
+        let mut quiet_until = self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner);
+        if quiet_until.is_none_or(|until| until <= now) {
+            *quiet_until = Some(now + NO_SPACE_LINE_INTERVAL);
+            tracing::error!(%error, "uploads are refused until the disk has room again");
+        }
+    }
+
     fn report(&self, report: Report) {
         // Fails only at the end, when nobody wants to know any more.
         let _ = self.reports.send(report);
@@ -343,7 +412,11 @@ impl Works {
             }
             Err(error) => {
                 give_up_on_sync_failure(&error);
-                tracing::error!(%id, %error, "a block that was fetched cannot be stored");
+                if error.is_no_space() {
+                    self.say_no_space(&error);
+                } else {
+                    tracing::error!(%id, %error, "a block that was fetched cannot be stored");
+                }
                 Report::Failed(id)
             }
         });
@@ -373,19 +446,15 @@ impl Works {
     }
 }
 
-/// Whether the state needs the block.
-fn refers_to(state: &State, id: &Hash) -> bool {
+/// The row of a block.
+fn row_of(state: &State, id: &Hash) -> Option<Block> {
     let value = state.row(&quorate_metadata::keys::block(id));
-    value.and_then(|value| Block::from_value(&value).ok()).is_some_and(|row| row.id == *id && row.count > 0)
+    value.and_then(|value| Block::from_value(&value).ok()).filter(|row| row.id == *id)
 }
 
-/// A refusal that says what is wrong with the disk.
-fn storage_refusal(error: &BlockError) -> ClientReply {
-    give_up_on_sync_failure(error);
-    if !error.is_no_space() {
-        tracing::error!(%error, "the block store failed");
-    }
-    refused(Refusal::Storage, &error.to_string())
+/// Whether the state needs the block.
+fn refers_to(state: &State, id: &Hash) -> bool {
+    row_of(state, id).is_some_and(|row| row.count > 0)
 }
 
 /// After a failed sync nobody knows what is on the disk (PR7).

@@ -9,6 +9,7 @@ use quorate_consensus::{Effect, ExecutedHeader, HaltReason, Input, StaticFault, 
 use quorate_crypto::{Certificate, Hash};
 use quorate_protocol::{Header, Height, PeerMessage, Proposal};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Operations of a batch that is executed on the loop's own thread: some hundred microseconds at most.
 const INLINE_OPERATIONS_MAX: u64 = 4;
@@ -19,7 +20,10 @@ impl Node {
         match effect {
             Effect::Send { to, message } => {
                 self.flush_votes();
-                self.peers.send(to, &message);
+                let bytes = self.peers.send(to, &message);
+                if matches!(*message, PeerMessage::Batches(_) | PeerMessage::NewView(_)) {
+                    self.peer_budgets.answered(to, bytes, Instant::now());
+                }
             }
             Effect::Broadcast { message } => self.broadcast(&message),
             Effect::NotifyClients { vote, digest } => {
@@ -52,7 +56,12 @@ impl Node {
             Effect::Evidence(evidence) => self.keep_evidence(*evidence),
             // A local observation: nobody else can be shown it, so it is no evidence.
             Effect::Forged(vote) => {
-                tracing::error!(?vote, "a replica sent a vote whose signature does not hold: it is faulty");
+                let barred = self.consensus.barred().any(|(replica, _)| replica == vote.replica);
+                tracing::error!(
+                    ?vote,
+                    barred,
+                    "a replica sent a vote whose signature does not hold: it is faulty"
+                );
             }
         }
     }

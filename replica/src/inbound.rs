@@ -1,14 +1,16 @@
 //! What peers send, through the door.
 //!
-//! Invariant: nothing of a peer reaches consensus unverified; a message that is refused costs its sender time
-//! in which nothing of it is read, and nothing else here.
+//! Invariant: nothing of a peer reaches consensus unverified, and checks come in the order of their cost: budget,
+//! whether the message could matter, signatures. A message that is refused costs its sender time in which nothing
+//! of it is read; one that sends such messages again and again is barred from all that needs a signature.
 
+use crate::budgets::peers::Checked;
 use crate::evidence::Kept;
 use crate::node::Node;
 use crate::refusals::Sender;
 use quorate_audit::Court;
 use quorate_consensus::{Configuration, Input, Verified, door};
-use quorate_crypto::Ed25519Verifier;
+use quorate_crypto::Verifier;
 use quorate_execution::{Admission, check_envelope};
 use quorate_protocol::limits::{BATCHES_PER_MESSAGE_MAX, CATCH_UP_BYTES_TARGET};
 use quorate_protocol::peer::CommittedBatch;
@@ -20,54 +22,100 @@ use std::time::{Duration, Instant};
 /// what refusing it costs.
 const REFUSED_PAUSE: Duration = Duration::from_millis(5);
 
+/// Why an envelope does not get in.
+pub(crate) enum Refused {
+    /// It can have no effect at the committed height, which may be a matter of time; no signature was checked.
+    Useless,
+    /// A correct client does not send it. So many signatures were checked to see that.
+    Faulty { checks: u64 },
+}
+
 impl Node {
     pub(crate) fn on_peer_event(&mut self, event: PeerEvent) {
         match event {
             PeerEvent::Connected(peer) => {
                 tracing::info!(peer, "connected");
-                self.evidence.offers().iter().for_each(|offers| self.peers.send(peer, offers));
+                self.send_all(peer, self.evidence.offers());
+                self.step(Input::Connected(peer));
             }
-            PeerEvent::Disconnected(peer) => tracing::info!(peer, "disconnected"),
-            PeerEvent::Message { from, message } => self.on_peer_message(from, message),
+            PeerEvent::Disconnected(peer) => {
+                tracing::info!(peer, "disconnected");
+                self.step(Input::Disconnected(peer));
+            }
+            PeerEvent::Message { from, message, bytes } => self.on_peer_message(from, message, bytes),
         }
     }
 
-    fn on_peer_message(&mut self, from: ReplicaIndex, message: PeerMessage) {
+    fn on_peer_message(&mut self, from: ReplicaIndex, message: PeerMessage, bytes: usize) {
+        let now = Instant::now();
+        let wait = self.peer_budgets.arrived(from, bytes, now);
+        self.slow_down(from, wait);
         match message {
             PeerMessage::FetchBlock { id } => self.blocks.serve(from, id),
             PeerMessage::Block { descriptor, content } => {
                 self.blocks.arrived(from, descriptor, content.into_inner());
             }
-            PeerMessage::Forward(envelope) => self.on_envelope(envelope),
+            message if !self.peer_budgets.may_ask(from, &message, now) => {
+                tracing::debug!(from, "a peer asks too often");
+            }
+            PeerMessage::Forward(envelope) => self.on_forwarded(from, envelope, now),
             PeerMessage::OfferEvidence(offers) => {
-                let question = self.evidence.offered(from, &offers, Instant::now());
-                question.iter().for_each(|question| self.peers.send(from, question));
+                let question = self.evidence.offered(from, &offers, now);
+                self.send_all(from, question);
             }
             PeerMessage::FetchEvidence { digest } => {
                 let answer = self.evidence.fetched(from, &digest);
-                answer.iter().for_each(|answer| self.peers.send(from, answer));
+                let bytes = self.send_all(from, answer);
+                self.peer_budgets.answered(from, bytes, now);
             }
-            PeerMessage::Evidence(evidence) => self.on_evidence(from, *evidence),
-            message => {
-                // Votes that can decide nothing any more are dropped before their signatures are checked.
-                let Some(message) = self.consensus.screen(message) else { return };
-                let configuration = self.consensus.configuration();
-                match door::verify(configuration, self.verifier.as_ref(), &self.consensus, from, message) {
-                    Ok(message) => self.step(Input::Message { from, message }),
-                    Err(refused) => {
-                        // To refuse it may have cost several signatures, and it cost the peer none.
-                        self.peers.pause(from, REFUSED_PAUSE);
-                        if let Some(unmentioned) = self.refusals.mention(Sender::Peer(from), Instant::now()) {
-                            let rejection = &refused.rejection;
-                            tracing::warn!(from, unmentioned, %rejection, "a peer's message is refused");
-                        }
-                        if let Some(evidence) = refused.into_evidence(self.consensus.configuration()) {
-                            self.keep_evidence(evidence);
-                        }
-                    }
+            PeerMessage::Evidence(evidence) => self.on_evidence(from, *evidence, now),
+            message => self.on_consensus_message(from, message, now),
+        }
+    }
+
+    fn on_consensus_message(&mut self, from: ReplicaIndex, message: PeerMessage, now: Instant) {
+        // What can decide nothing any more is dropped before its signatures are checked.
+        let Some(message) = self.consensus.screen(from, message) else { return };
+        if self.peer_budgets.is_barred(from, now) && needs_checks(from, &message) {
+            return;
+        }
+        let (kind, before) = (Checked::of(&message), self.verifier.checks());
+        let configuration = self.consensus.configuration();
+        let verified = door::verify(configuration, self.verifier.as_ref(), &self.consensus, from, message);
+        let checks = self.verifier.checks().saturating_sub(before);
+        let wait = self.peer_budgets.checked(from, kind, checks, now);
+        self.slow_down(from, wait);
+        match verified {
+            Ok(message) => self.step(Input::Message { from, message }),
+            Err(refused) => {
+                self.refuse(from, checks, &refused.rejection, now);
+                if let Some(evidence) = refused.into_evidence(self.consensus.configuration()) {
+                    self.keep_evidence(evidence);
                 }
             }
         }
+    }
+
+    /// Reads nothing more of a peer for a while.
+    fn slow_down(&self, peer: ReplicaIndex, time: Duration) {
+        if !time.is_zero() {
+            self.peers.pause(peer, time);
+        }
+    }
+
+    /// What a peer sent does not hold. It cost the peer nothing, and some signature checks here.
+    fn refuse(&mut self, from: ReplicaIndex, checks: u64, reason: &dyn std::fmt::Display, now: Instant) {
+        self.peers.pause(from, REFUSED_PAUSE);
+        self.peer_budgets.wasted(from, checks, now);
+        if let Some(unmentioned) = self.refusals.mention(Sender::Peer(from), now) {
+            let barred = self.peer_budgets.is_barred(from, now);
+            tracing::warn!(from, unmentioned, barred, %reason, "a peer's message is refused");
+        }
+    }
+
+    /// Sends messages to a peer; how many bytes they have.
+    fn send_all(&self, to: ReplicaIndex, messages: impl IntoIterator<Item = PeerMessage>) -> usize {
+        messages.into_iter().map(|message| self.peers.send(to, &message)).fold(0, usize::saturating_add)
     }
 
     /// Evidence that this replica found itself.
@@ -78,12 +126,19 @@ impl Node {
     }
 
     /// Evidence that a peer sends.
-    fn on_evidence(&mut self, from: ReplicaIndex, evidence: Evidence) {
+    fn on_evidence(&mut self, from: ReplicaIndex, evidence: Evidence, now: Instant) {
+        let before = self.verifier.checks();
         let court = court(self.consensus.configuration(), self.verifier.as_ref());
-        let (kept, question) = self.evidence.arrived(from, evidence, &court, Instant::now());
-        question.iter().for_each(|question| self.peers.send(from, question));
-        if let Some(kept) = kept {
-            self.tell_of_evidence(&kept, Some(from));
+        let (kept, question) = self.evidence.arrived(from, evidence, &court, now);
+        let checks = self.verifier.checks().saturating_sub(before);
+        let wait = self.peer_budgets.checked(from, Checked::Other, checks, now);
+        self.slow_down(from, wait);
+        self.send_all(from, question);
+        match kept {
+            // A correct replica has judged what it shows.
+            Some(Kept::Refused(refusal)) => self.refuse(from, checks, &refusal, now),
+            Some(kept) => self.tell_of_evidence(&kept, Some(from)),
+            None => {}
         }
     }
 
@@ -112,24 +167,49 @@ impl Node {
     }
 
     /// An envelope of a client that a peer forwards.
-    fn on_envelope(&mut self, envelope: Envelope) {
-        if let Some(envelope) = self.verified_envelope(envelope) {
-            self.request(envelope);
+    fn on_forwarded(&mut self, from: ReplicaIndex, envelope: Envelope, now: Instant) {
+        if self.peer_budgets.is_barred(from, now) {
+            return;
+        }
+        let before = self.verifier.checks();
+        let admitted = self.admit(envelope);
+        let checks = self.verifier.checks().saturating_sub(before);
+        let wait = self.peer_budgets.checked(from, Checked::Forward, checks, now);
+        self.slow_down(from, wait);
+        match admitted {
+            Ok((envelope, next)) => self.inputs.push_back(Input::Request { envelope, next }),
+            Err(Refused::Useless) => {}
+            // A correct replica has checked what it forwards.
+            Err(Refused::Faulty { checks }) => {
+                self.refuse(from, checks, &"an envelope that no correct replica forwards", now);
+            }
         }
     }
 
-    /// An envelope that its key has signed and that a correct replica could execute.
-    pub(crate) fn verified_envelope(&mut self, envelope: Envelope) -> Option<Verified<Envelope>> {
+    /// An envelope that its key has signed, that a correct replica could execute, and that matters here, with the
+    /// next number of its session. The rule is the same whoever brings it (hazard A1), and the order that of cost:
+    /// form, session, sequence, whether it is here already, signature (hazard A5).
+    pub(crate) fn admit(&mut self, envelope: Envelope) -> Result<(Verified<Envelope>, Option<u64>), Refused> {
         // What no correct replica would execute must not get into the pool, from where a leader proposes.
         if let Err(fault) = check_envelope(self.consensus.configuration().cluster(), &envelope) {
             self.refuse_envelope(&fault);
-            return None;
+            return Err(Refused::Faulty { checks: 0 });
         }
-        // A client's retry of what waits here costs no second check.
+        let next = self.next_of(&envelope);
+        if !self.consensus.wants(&envelope, next) {
+            return Err(Refused::Useless);
+        }
+        let before = self.verifier.checks();
         let configuration = self.consensus.configuration();
         let verified =
             door::verify_envelope(configuration, self.verifier.as_ref(), &self.consensus, envelope);
-        verified.map_err(|rejection| self.refuse_envelope(&rejection)).ok()
+        match verified {
+            Ok(envelope) => Ok((envelope, next)),
+            Err(rejection) => {
+                self.refuse_envelope(&rejection);
+                Err(Refused::Faulty { checks: self.verifier.checks().saturating_sub(before) })
+            }
+        }
     }
 
     fn refuse_envelope(&mut self, reason: &dyn std::fmt::Display) {
@@ -138,38 +218,61 @@ impl Node {
         }
     }
 
-    /// Gives an envelope to consensus, with what the committed state says of its session.
+    /// Gives an envelope that was verified before to consensus once more.
     pub(crate) fn request(&mut self, envelope: Verified<Envelope>) {
-        let body = &envelope.value().body;
-        let next = match self.state.admission(envelope.value()) {
-            Admission::Executes => Some(body.first),
-            Admission::Skipped(SkipReason::Gap { next } | SkipReason::Overlap { next }) => Some(next),
-            Admission::Skipped(SkipReason::Duplicate { .. }) => self.state.session_next(&body.session),
-            Admission::Skipped(_) => None,
-        };
+        let next = self.next_of(envelope.value());
         self.inputs.push_back(Input::Request { envelope, next });
     }
 
+    /// What the committed state says of an envelope's session: its next number, if the envelope could still be
+    /// executed, or was.
+    fn next_of(&self, envelope: &Envelope) -> Option<u64> {
+        match self.state.admission(envelope) {
+            Admission::Executes => Some(envelope.body.first),
+            Admission::Skipped(SkipReason::Gap { next } | SkipReason::Overlap { next }) => Some(next),
+            Admission::Skipped(SkipReason::Duplicate { .. }) => {
+                self.state.session_next(&envelope.body.session)
+            }
+            Admission::Skipped(_) => None,
+        }
+    }
+
     /// Sends committed heights out of the log.
-    pub(crate) fn serve_committed(&self, to: ReplicaIndex, from: Height) {
+    pub(crate) fn serve_committed(&mut self, to: ReplicaIndex, from: Height) {
         let peers = self.peers.clone();
+        let Some(reading) = self.peer_budgets.read(to) else { return };
         self.history.committed_from(from, move |batches| {
             if !batches.is_empty()
                 && let Ok(batches) = batches.try_into()
             {
-                peers.send(to, &PeerMessage::Committed(batches));
+                let bytes = peers.send(to, &PeerMessage::Committed(batches));
+                reading.answered(bytes, Instant::now());
             }
         });
     }
 }
 
 /// Who judges evidence here.
-pub(crate) fn court<'a>(configuration: &'a Configuration, verifier: &'a Ed25519Verifier) -> Court<'a> {
+pub(crate) fn court<'a>(configuration: &'a Configuration, verifier: &'a dyn Verifier) -> Court<'a> {
     Court {
         cluster: *configuration.cluster(),
         members: configuration.members(),
         genesis: configuration.genesis(),
         verifier,
+    }
+}
+
+/// Whether the door checks signatures of a message; not those of votes that the voter itself brings.
+fn needs_checks(from: ReplicaIndex, message: &PeerMessage) -> bool {
+    match message {
+        PeerMessage::Votes(votes) => votes.iter().any(|vote| vote.replica != from),
+        PeerMessage::Suspect(_)
+        | PeerMessage::Announce(_)
+        | PeerMessage::Batches(_)
+        | PeerMessage::FetchCommitted { .. }
+        | PeerMessage::FetchBatches { .. }
+        | PeerMessage::FetchNewView { .. } => false,
+        _ => true,
     }
 }
 

@@ -1,10 +1,12 @@
 //! The state database: written by a thread of its own, after the log is durable; read at the start.
 //!
 //! Invariant: the database is never ahead of the synced log, and what is loaded from it must hash to the
-//! state root of its header, or it is rebuilt from the log (rule S10).
+//! state root of its header, or it is rebuilt from the log (rule S10). The same thread removes versions that
+//! need not be kept, a little after each save.
 
 use crate::error::ReplicaError;
 use crate::executor::Surroundings;
+use crate::retention::{Pruner, Retention};
 use quorate_consensus::Token;
 use quorate_crypto::{Certificate, decode, encode};
 use quorate_execution::{Executed, State};
@@ -16,7 +18,7 @@ use quorate_store::log::Archive;
 use quorate_store::state::{Commit, State as Database, StateError, StateOptions};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -41,14 +43,16 @@ pub struct StateKeeper {
 }
 
 impl StateKeeper {
-    /// Starts the thread.
+    /// Starts the thread on a database that holds `state`.
     ///
     /// # Errors
     /// The system's, when it has no thread to give.
-    pub fn start(database: Arc<Database>) -> std::io::Result<Self> {
+    pub fn start(database: Arc<Database>, state: &State, retention: Retention) -> std::io::Result<Self> {
         let (saves, queue) = sync_channel(SAVES_MAX);
-        let thread =
-            std::thread::Builder::new().name("state".to_owned()).spawn(move || work(&database, &queue))?;
+        let pruner = Pruner::new(retention, state.height(), state.header().time);
+        let thread = std::thread::Builder::new()
+            .name("state".to_owned())
+            .spawn(move || work(&database, &queue, pruner))?;
         Ok(Self { saves: Some(saves), waiting: VecDeque::new(), thread: Some(thread) })
     }
 
@@ -78,19 +82,37 @@ impl Drop for StateKeeper {
     }
 }
 
-fn work(database: &Database, queue: &Receiver<Arc<Executed>>) {
-    while let Ok(first) = queue.recv() {
-        // Nothing waits for it: many heights in one batch cost little more than one.
-        std::thread::sleep(GATHER_TIME);
-        let group: Vec<_> = std::iter::once(first).chain(queue.try_iter().take(GROUP_HEIGHTS_MAX)).collect();
-        if let Err(error) = save(database, &group) {
-            tracing::error!(%error, "the state cannot be saved; this replica stops and must be started again when the disk is well");
-            std::process::exit(crate::EXIT_DISK);
+fn work(database: &Database, queue: &Receiver<Arc<Executed>>, mut pruner: Pruner) {
+    let mut more = false;
+    loop {
+        // What is to be removed waits for nobody either, but a little, so that it takes no thread for itself.
+        let patience = if more { GATHER_TIME } else { Duration::MAX };
+        let done = match queue.recv_timeout(patience) {
+            Ok(first) => {
+                // Nothing waits for it: many heights in one batch cost little more than one.
+                std::thread::sleep(GATHER_TIME);
+                let group: Vec<_> =
+                    std::iter::once(first).chain(queue.try_iter().take(GROUP_HEIGHTS_MAX)).collect();
+                let headers = group.iter().map(|executed| executed.state.header());
+                headers.for_each(|header| pruner.committed(header.height, header.time));
+                save(database, &group)
+            }
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
+        match done.and_then(|()| pruner.turn(database)) {
+            Ok(left) => more = left,
+            Err(error) => give_up(&error),
         }
     }
     if let Err(error) = database.sync() {
         tracing::warn!(%error, "the state was not flushed; the next start replays the log");
     }
+}
+
+fn give_up(error: &StateError) -> ! {
+    tracing::error!(%error, "the state cannot be saved; this replica stops and must be started again when the disk is well");
+    std::process::exit(crate::EXIT_DISK);
 }
 
 /// Writes consecutive heights in one batch.

@@ -5,6 +5,7 @@
 //! disk or the program is not what it should be.
 
 mod blocks;
+mod budgets;
 mod clients;
 mod disk;
 mod effects;
@@ -20,10 +21,14 @@ mod node;
 pub mod provision;
 mod refusals;
 mod requests;
+pub mod retention;
 mod start;
+mod verifier;
 mod waiting;
 
 pub use error::ReplicaError;
+pub use quorate_store::blocks::RESERVE_BYTES_DEFAULT as DISK_RESERVE_DEFAULT;
+pub use retention::Retention;
 pub use start::{ReplicaOptions, run_replica};
 
 /// Exit status when the disk failed: a restart, on a disk that is well, is the remedy.

@@ -6,6 +6,8 @@
 //! out in order; a dependent send leaves only after the sync that it depends on.
 
 use crate::blocks::BlockKeeper;
+use crate::budgets::clients::ClientBudgets;
+use crate::budgets::peers::PeerBudgets;
 use crate::clients::Clients;
 use crate::disk::{Disk, Write};
 use crate::evidence::EvidenceKeeper;
@@ -14,8 +16,9 @@ use crate::fairness::Fairness;
 use crate::history::History;
 use crate::keeper::StateKeeper;
 use crate::refusals::Refusals;
+use crate::verifier::RememberingVerifier;
 use quorate_consensus::{Effect, Input, Monotonic, Replica, Token};
-use quorate_crypto::{Certificate, Ed25519Verifier, Hash};
+use quorate_crypto::{Certificate, Hash};
 use quorate_execution::{Executed, State};
 use quorate_protocol::record::Record;
 use quorate_protocol::{PeerMessage, Vote};
@@ -55,7 +58,7 @@ pub(crate) struct Held {
 /// One replica at work.
 pub struct Node {
     pub(crate) consensus: Replica,
-    pub(crate) verifier: Arc<Ed25519Verifier>,
+    pub(crate) verifier: Arc<RememberingVerifier>,
     pub(crate) disk: Disk,
     pub(crate) executor: Executor,
     pub(crate) keeper: StateKeeper,
@@ -79,6 +82,8 @@ pub struct Node {
     pub(crate) inputs: VecDeque<Input>,
     pub(crate) fairness: Fairness,
     pub(crate) refusals: Refusals,
+    pub(crate) peer_budgets: PeerBudgets,
+    pub(crate) client_budgets: ClientBudgets,
     pub(crate) timer: Option<Monotonic>,
     /// When what waits is looked after next.
     pub(crate) care_due: Instant,

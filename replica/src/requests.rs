@@ -5,9 +5,11 @@
 //! becomes of a session's operations is told to its own principal alone.
 
 use crate::blocks::StoreRequest;
+use crate::budgets::clients::Verdict;
 use crate::clients::{WaitingRead, refused};
+use crate::inbound::Refused;
 use crate::node::Node;
-use quorate_consensus::{Input, door};
+use quorate_consensus::{Input, Verified, door};
 use quorate_crypto::{Certificate, Hash, PublicKey};
 use quorate_execution::{Answer, Errno};
 use quorate_protocol::client::{ClientReply, ClientRequest, Notice, ReadAnswer, Refusal, ReplicaStatus};
@@ -30,8 +32,13 @@ struct BlockWish {
 impl Node {
     pub(crate) fn on_client_event(&mut self, event: ClientEvent) {
         match event {
-            ClientEvent::Closed { connection } => self.clients.closed(connection),
-            ClientEvent::Request { connection, request, reply } => {
+            ClientEvent::Closed { connection } => {
+                self.clients.closed(connection);
+                self.client_budgets.closed(connection);
+            }
+            ClientEvent::Request { connection, request, bytes, reply } => {
+                let verdict = self.client_budgets.arrived(connection.id(), bytes, Instant::now());
+                apply(verdict, &connection);
                 self.on_request(&connection, request, reply);
             }
         }
@@ -52,7 +59,7 @@ impl Node {
                 let height = if certificate.is_some() { index.height } else { index.height.min(known) };
                 reply.send(&ClientReply::Highest { height, certificate });
             }
-            ClientRequest::Await { certificate } => self.await_height(certificate, reply),
+            ClientRequest::Await { certificate } => self.await_height(connection, certificate, reply),
             ClientRequest::Results { session, first } => {
                 self.results(connection, &session, first, reply);
             }
@@ -74,18 +81,18 @@ impl Node {
     }
 
     fn submit(&mut self, connection: &ClientConnection, envelope: Envelope, results: bool) {
-        let Some(envelope) = self.verified_envelope(envelope) else { return };
-        let body = &envelope.value().body;
+        let body = &envelope.body;
         let (session, first) = (body.session, body.first);
         // Who only knows the identifier of a session gets nothing of it, and turns nothing away from others.
-        if connection.principal() != Some(body.key) || !self.may_follow(connection, &session) {
-            return self.request(envelope);
-        }
-        if !self.clients.route(session, connection, results) {
-            tracing::warn!(remote = %connection.remote(), "a client has too many sessions on one connection");
+        let own = connection.principal() == Some(body.key) && self.may_follow(connection, &session);
+        if own && !self.route(connection, session, results) {
             return;
         }
-        if results && let Some((height, index)) = self.state.session_executed(&session, first) {
+        if own
+            && results
+            && let Some((height, index)) = self.state.session_executed(&session, first)
+        {
+            // It is over: nothing of it needs to be checked again to tell its own principal what became of it.
             let connection = connection.clone();
             return self.history.results(height, index, move |found| {
                 if let Some(found) = found {
@@ -93,7 +100,40 @@ impl Node {
                 }
             });
         }
-        self.request(envelope);
+        if let Some((envelope, next)) = self.admit_of(connection, envelope) {
+            self.inputs.push_back(Input::Request { envelope, next });
+        }
+    }
+
+    /// Notes where the COMMITs of a session go.
+    fn route(&mut self, connection: &ClientConnection, session: SessionId, results: bool) -> bool {
+        let routed = self.clients.route(session, connection, results);
+        if !routed {
+            tracing::warn!(remote = %connection.remote(), "a client has too many sessions on one connection");
+        }
+        routed
+    }
+
+    /// Lets an envelope in that a client sends, at its own expense.
+    fn admit_of(
+        &mut self,
+        connection: &ClientConnection,
+        envelope: Envelope,
+    ) -> Option<(Verified<Envelope>, Option<u64>)> {
+        let principal = self.principal(connection).map(|(key, _)| key);
+        let now = Instant::now();
+        if let Some(wait) = self.client_budgets.must_wait(principal.as_ref(), now) {
+            // The client sends it again.
+            connection.pause(wait);
+            return None;
+        }
+        let before = self.verifier.checks();
+        let admitted = self.admit(envelope);
+        let checks = self.verifier.checks().saturating_sub(before);
+        let held = !matches!(admitted, Err(Refused::Faulty { .. }));
+        let whose = (connection.id(), principal.as_ref());
+        apply(self.client_budgets.checked(whose, (checks, held), now), connection);
+        admitted.ok()
     }
 
     /// Whether a session is that of the connection's principal, or one that is to be registered.
@@ -143,9 +183,19 @@ impl Node {
         }
     }
 
-    fn await_height(&mut self, certificate: Certificate, reply: ReplyHandle) {
+    fn await_height(&mut self, connection: &ClientConnection, certificate: Certificate, reply: ReplyHandle) {
+        let principal = self.principal(connection).map(|(key, _)| key);
+        let now = Instant::now();
+        if let Some(wait) = self.client_budgets.must_wait(principal.as_ref(), now) {
+            connection.pause(wait);
+            return reply.send(&refused(Refusal::Busy, "too many signatures to check"));
+        }
+        let before = self.verifier.checks();
         let verified =
             door::verify_certificate(self.consensus.configuration(), self.verifier.as_ref(), certificate);
+        let checks = self.verifier.checks().saturating_sub(before);
+        let whose = (connection.id(), principal.as_ref());
+        apply(self.client_budgets.checked(whose, (checks, verified.is_ok()), now), connection);
         match verified {
             Ok(certificate) => {
                 self.inputs.push_back(Input::Await(certificate));
@@ -178,26 +228,28 @@ impl Node {
         blocks: Vec<quorate_crypto::BoundedBytes<{ quorate_protocol::limits::BLOCK_BYTES_MAX }>>,
         reply: ReplyHandle,
     ) {
-        if self.principal(connection).is_none() {
-            return reply.send(&nobody());
-        }
+        let Some((principal, _)) = self.principal(connection) else { return reply.send(&nobody()) };
         if self.state.session_next(&session).is_none() {
             return reply.send(&refused(Refusal::Denied, "blocks are stored for an open session only"));
         }
+        if self.state.session_key(&session) != Some(principal) {
+            return reply.send(&refused(Refusal::Denied, "the session is another principal's"));
+        }
         let contents = blocks.into_iter().map(quorate_crypto::BoundedBytes::into_inner).collect();
         let request = StoreRequest {
+            principal,
             session,
             contents,
             batch_time: self.state.header().time,
             epoch: self.state.header().epoch,
         };
-        self.blocks.put(request, reply);
+        self.blocks.put(connection.id(), request, reply);
     }
 
     fn get_block(&mut self, connection: &ClientConnection, wish: &BlockWish, reply: ReplyHandle) {
         let Some((key, _)) = self.principal(connection) else { return reply.send(&nobody()) };
         match self.may_have(&key, wish) {
-            Ok(true) => self.blocks.get(wish.id, reply),
+            Ok(true) => self.blocks.get(connection.id(), wish.id, reply),
             Ok(false) => {
                 reply.send(&refused(Refusal::NotFound, "that row of the file does not name this block"))
             }
@@ -245,6 +297,8 @@ impl Node {
     fn status(&self) -> ReplicaStatus {
         let status = self.consensus.status();
         let me = self.consensus.configuration().me();
+        let totals = self.state.totals();
+        let usage = self.blocks.usage();
         ReplicaStatus {
             replica: me,
             epoch: status.epoch,
@@ -256,8 +310,23 @@ impl Node {
             certificate: self.certificate.clone(),
             peers: self.peers.connected().try_into().unwrap_or_default(),
             pending: u32::try_from(status.pool).unwrap_or(u32::MAX),
-            block_bytes: self.blocks.bytes(),
+            stored_blocks: usage.blocks,
+            block_bytes: usage.content_bytes,
             state_rows: self.state.row_count(),
+            inodes: totals.inodes,
+            blocks: totals.blocks,
+        }
+    }
+}
+
+/// Slows a client down, or ends its connection.
+fn apply(verdict: Verdict, connection: &ClientConnection) {
+    match verdict {
+        Verdict::GoOn => {}
+        Verdict::Pause(time) => connection.pause(time),
+        Verdict::Close => {
+            tracing::warn!(remote = %connection.remote(), "a client sends what does not hold again and again");
+            connection.close("too much that does not hold");
         }
     }
 }

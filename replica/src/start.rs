@@ -5,6 +5,8 @@
 //! the log is still being read: then nothing has been said that would need an order.
 
 use crate::blocks::BlockKeeper;
+use crate::budgets::clients::ClientBudgets;
+use crate::budgets::peers::PeerBudgets;
 use crate::clients::Clients;
 use crate::disk::Disk;
 use crate::error::ReplicaError;
@@ -16,10 +18,13 @@ use crate::keeper::{StateKeeper, recover_state};
 use crate::layout::{CLUSTER_FILE, NODE_KEY, PID_FILE};
 use crate::node::{INTERNAL_MAX, Internal, Node, Sources};
 use crate::refusals::Refusals;
+use crate::retention::Retention;
+use crate::verifier::RememberingVerifier;
 use quorate_consensus::{Configuration, Monotonic, Parameters, Replica};
 use quorate_crypto::{Ed25519Signer, Ed25519Verifier, NodeSeed, Role};
 use quorate_execution::State;
 use quorate_protocol::ReplicaIndex;
+use quorate_store::blocks::{BlockOptions, RESERVE_BYTES_DEFAULT};
 use quorate_store::directory::{Directory, Identity};
 use quorate_store::log::{Log, LogOptions};
 use quorate_transport::{
@@ -41,6 +46,18 @@ pub struct ReplicaOptions {
     pub directory: PathBuf,
     /// Where to listen instead of where the cluster file says.
     pub listen: Option<SocketAddr>,
+    /// How much of the past can be read.
+    pub retention: Retention,
+    /// Bytes of its disk that blocks leave to log and state.
+    pub disk_reserve: u64,
+}
+
+impl ReplicaOptions {
+    /// Those of a directory, all others as usual.
+    #[must_use]
+    pub fn new(directory: PathBuf) -> Self {
+        Self { directory, listen: None, retention: Retention::default(), disk_reserve: RESERVE_BYTES_DEFAULT }
+    }
 }
 
 /// Runs a replica until SIGTERM or SIGINT.
@@ -76,7 +93,8 @@ async fn serve(
     // The port first: a second process on it is found before anything is read.
     let transport = start_transport(options, cluster, seed, me)?;
     tracing::info!(replica = me, address = %transport.local_address(), "listening");
-    let (mut node, mut sources) = assemble(cluster, seed, me, directory, transport, stop)?;
+    let place = Place { cluster, seed, me, directory, options };
+    let (mut node, mut sources) = assemble(&place, transport, stop)?;
     ready.store(true, Ordering::Release);
     tracing::info!(replica = me, height = node.consensus.committed_height(), "ready");
     node.run(&mut sources).await;
@@ -86,22 +104,30 @@ async fn serve(
     Ok(())
 }
 
-fn assemble(
-    cluster: &ClusterFile,
-    seed: &NodeSeed,
+/// Which replica runs, and on what.
+struct Place<'a> {
+    cluster: &'a ClusterFile,
+    seed: &'a NodeSeed,
     me: ReplicaIndex,
-    directory: &Directory,
+    directory: &'a Directory,
+    options: &'a ReplicaOptions,
+}
+
+fn assemble(
+    place: &Place<'_>,
     transport: ReplicaTransport,
     stop: watch::Receiver<bool>,
 ) -> Result<(Node, Sources), ReplicaError> {
-    let verifier = Arc::new(Ed25519Verifier::with_keys(
+    let Place { cluster, seed, me, directory, options } = *place;
+    let scheme = Ed25519Verifier::with_keys(
         cluster.members().members().iter().flat_map(|member| [member.consensus, member.blocks]),
-    ));
+    );
     let surroundings = Surroundings {
         cluster: cluster.cluster(),
         members: cluster.members().clone(),
-        verifier: Arc::clone(&verifier) as Arc<_>,
+        verifier: Arc::new(scheme.clone()),
     };
+    let verifier = Arc::new(RememberingVerifier::new(scheme));
     let log = Log::open(directory, LogOptions::default())?;
     let archive = log.archive();
     let (state, database) = recover_state(directory, cluster.genesis(), &archive, &surroundings)?;
@@ -117,10 +143,12 @@ fn assemble(
     let disk = Disk::start(log, move |token| durable(Internal::Durable(token))).map_err(no_thread)?;
     let executor = Executor::start(surroundings, move |outcome| executed(Internal::Executed(outcome)))
         .map_err(no_thread)?;
-    let keeper = StateKeeper::start(Arc::clone(&database)).map_err(no_thread)?;
+    let keeper = StateKeeper::start(Arc::clone(&database), &state, options.retention).map_err(no_thread)?;
     let signer = Ed25519Signer::new(seed.derive(Role::Blocks));
-    let place = (me, cluster.members().n());
-    let blocks = BlockKeeper::start(directory, &state, transport.peers.clone(), place, signer)?;
+    let members = (me, cluster.members().n());
+    let block_options = BlockOptions { reserve_bytes: options.disk_reserve, ..BlockOptions::default() };
+    let blocks =
+        BlockKeeper::start(directory, &state, transport.peers.clone(), members, signer, block_options)?;
     let certificate = consensus.committed_certificate().cloned();
     let court = crate::inbound::court(consensus.configuration(), verifier.as_ref());
     let evidence = EvidenceKeeper::start(directory, &court).map_err(no_thread)?;
@@ -145,6 +173,8 @@ fn assemble(
         inputs: VecDeque::new(),
         fairness: Fairness::default(),
         refusals: Refusals::default(),
+        peer_budgets: PeerBudgets::default(),
+        client_budgets: ClientBudgets::default(),
         timer: None,
         care_due: Instant::now(),
         epoch_start: Instant::now(),
@@ -159,7 +189,7 @@ fn recover_consensus(
     cluster: &ClusterFile,
     seed: &NodeSeed,
     me: ReplicaIndex,
-    verifier: Arc<Ed25519Verifier>,
+    verifier: Arc<RememberingVerifier>,
     log: &Log,
     state: &State,
 ) -> Result<(Replica, Vec<quorate_consensus::Effect>), ReplicaError> {

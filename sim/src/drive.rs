@@ -227,7 +227,9 @@ impl World {
             PeerMessage::Suspect(suspect) => self.marks.hit(match suspect.reason {
                 Suspicion::Restarted => Mark::SuspectRestarted,
                 Suspicion::Revoked => Mark::SuspectRevoked,
-                Suspicion::Timeout | Suspicion::Monitor | Suspicion::Fault => Mark::SuspectTimeout,
+                Suspicion::Monitor => Mark::SuspectMonitor,
+                Suspicion::Disconnected => Mark::SuspectDisconnected,
+                Suspicion::Timeout | Suspicion::Fault => Mark::SuspectTimeout,
             }),
             PeerMessage::Resign(_) => self.marks.hit(Mark::Resign),
             PeerMessage::Batches(_) => self.marks.hit(Mark::BatchesFetched),
@@ -438,7 +440,7 @@ impl World {
         }
         let configuration = &self.configurations[usize::from(to)];
         let Some(memory) = &self.nodes[usize::from(to)].memory else { return Ok(()) };
-        let Some(message) = memory.replica.screen(message) else { return Ok(()) };
+        let Some(message) = memory.replica.screen(from, message) else { return Ok(()) };
         match door::verify(configuration, self.verifier.as_ref(), &memory.replica, from, message) {
             Ok(message) => self.feed(to, Input::Message { from, message }),
             Err(refused) if self.behaviour(from).is_some() => {

@@ -39,6 +39,10 @@ pub enum Mark {
     Restart,
     /// A SUSPECT because of a time-out.
     SuspectTimeout,
+    /// A SUSPECT because of what was measured.
+    SuspectMonitor,
+    /// A SUSPECT because of a lost connection.
+    SuspectDisconnected,
     /// A SUSPECT because of a restart.
     SuspectRestarted,
     /// A SUSPECT was taken back.
@@ -98,6 +102,8 @@ pub const ALL: [Mark; MARKS] = [
     Mark::PowerLoss,
     Mark::Restart,
     Mark::SuspectTimeout,
+    Mark::SuspectMonitor,
+    Mark::SuspectDisconnected,
     Mark::SuspectRestarted,
     Mark::SuspectRevoked,
     Mark::Resign,

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use quorate_consensus::{Parameters, PoolBounds, ProposalBounds, Timeouts};
+use quorate_consensus::{MonitorBounds, Parameters, PoolBounds, ProposalBounds, Timeouts};
 use quorate_crypto::faults;
 use quorate_protocol::ReplicaIndex;
 
@@ -93,6 +93,8 @@ pub struct Plan {
     pub clients: Vec<ClientPlan>,
     /// Byzantine replicas, at most f.
     pub byzantine: BTreeMap<ReplicaIndex, Behaviour>,
+    /// Whether replicas are told of connections that are lost and back.
+    pub hints: bool,
     /// Readers.
     pub readers: Vec<ReaderPlan>,
     /// Faults with their times, ascending.
@@ -113,13 +115,16 @@ impl Plan {
         let n = random.pick(&[4, 4, 4, 4, 4, 4, 5, 6, 7]);
         let speeds = speeds(random);
         let round = 4 * (speeds.latency.1 + speeds.jitter) + 2 * speeds.sync.1 + speeds.execution.1;
-        let timeouts = timeouts(random, round);
+        let leaders = &mut Random::new(seed, Stream::Leaders);
+        let timeouts = timeouts((random, leaders), round);
         let kinds: Vec<FaultKind> = FaultKind::ALL.into_iter().filter(|_| random.one_in(3)).collect();
         let span = timeouts.request * random.between(8, 30);
         let clients = clients(random, n, span, &timeouts);
         let count = if kinds.is_empty() { 0 } else { random.between(1, FAULTS_MAX) };
         let troubles = schedule(random, n, &kinds, count, span, &timeouts);
-        let parameters = Parameters { timeouts, proposal: proposal(random), pool: PoolBounds::default() };
+        let monitor = monitor(leaders, round, &timeouts);
+        let parameters =
+            Parameters { timeouts, proposal: proposal(random), pool: PoolBounds::default(), monitor };
         Self {
             seed,
             n,
@@ -136,6 +141,7 @@ impl Plan {
             clients,
             readers: readers(random, span, &timeouts),
             byzantine: byzantine(random, n),
+            hints: leaders.one_in(2),
             faults: troubles,
             calm_at: span,
             patience: RECOVERY_BACK_OFFS * timeouts.back_off_max + RECOVERY_HAND_OVERS * timeouts.hand_over,
@@ -147,7 +153,16 @@ impl Plan {
     #[must_use]
     pub fn untroubled(seed: u64) -> Self {
         let mut plan = Self::new(seed);
-        plan.parameters.timeouts.request *= UNTROUBLED_PATIENCE;
+        let Parameters { timeouts, monitor, .. } = &mut plan.parameters;
+        // A request that goes to one replica is forwarded, and may wait for two heights; beyond half of a round
+        // the leader is to blame.
+        monitor.delay_min = monitor.delay_min.max(timeouts.request / 4);
+        monitor.wait_min *= UNTROUBLED_PATIENCE;
+        monitor.term_heights = u64::MAX;
+        timeouts.term = u64::MAX;
+        timeouts.request *= UNTROUBLED_PATIENCE;
+        timeouts.request_min = timeouts.request;
+        timeouts.new_view = timeouts.new_view.max(timeouts.request_min);
         let clocks = vec![Clock::default(); plan.n];
         Self { weather: Weather::CALM, faults: Vec::new(), clocks, byzantine: BTreeMap::new(), ..plan }
     }
@@ -166,10 +181,22 @@ fn speeds(random: &mut Random) -> Speeds {
     }
 }
 
-fn timeouts(random: &mut Random, round: u64) -> Timeouts {
+/// What is expected of leaders is drawn so tight that correct ones fall short now and then.
+fn monitor(random: &mut Random, round: u64, timeouts: &Timeouts) -> MonitorBounds {
+    MonitorBounds {
+        delay_min: (round / random.pick(&[1, 4, 16])).max(1),
+        wait_min: timeouts.request / random.pick(&[1, 2, 4]),
+        overtaken_max: random.pick(&[1, 4, 64]) as u32,
+        term_heights: random.pick(&[3, 10, u64::MAX, u64::MAX]),
+    }
+}
+
+fn timeouts((random, leaders): (&mut Random, &mut Random), round: u64) -> Timeouts {
     let request = round.max(MILLISECOND) * random.pick(&[2, 3, 6, 12]);
     Timeouts {
         request,
+        request_min: request / leaders.pick(&[1, 1, 2, 4]),
+        term: request * leaders.pick(&[2, 8, 1000, 1000]),
         new_view: request * random.pick(&[1, 1, 2]),
         back_off_max: request * random.pick(&[2, 8, 8]),
         resend: request / random.pick(&[1, 2, 4]),

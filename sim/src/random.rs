@@ -24,6 +24,8 @@ pub enum Stream {
     Drivers,
     /// What Byzantine replicas do.
     Byzantine,
+    /// What is expected of leaders, and when lost connections are noticed.
+    Leaders,
 }
 
 /// One stream of chance.

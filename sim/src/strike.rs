@@ -132,6 +132,18 @@ impl World {
             format!("{index}: CRASH, {lost} records lost, {} kept", before - lost)
         });
         self.queue.after(down, Event::Restart(index, life));
+        self.tell_link(index, false);
+    }
+
+    /// The others notice sooner or later that a replica is down or up.
+    fn tell_link(&mut self, peer: ReplicaIndex, up: bool) {
+        if self.plan.hints {
+            let slowest = 4 * self.plan.speeds.latency.1;
+            for index in self.genesis.members.indices().filter(|index| *index != peer) {
+                let noticed = self.leaders_random.between(0, slowest);
+                self.queue.after(noticed, Event::Linked(index, peer, up));
+            }
+        }
     }
 
     /// A replica starts, from whatever its disk holds.
@@ -180,6 +192,7 @@ impl World {
         self.trace.note(now, 12, [u64::from(index), height, view, 0], || {
             format!("{index}: START at h{height} in v{view}")
         });
+        self.tell_link(index, true);
         let mut inputs = VecDeque::new();
         self.carry_out(index, effects, &mut inputs)?;
         for input in inputs {

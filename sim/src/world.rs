@@ -69,6 +69,8 @@ pub enum Event {
     Roll(ReplicaIndex, u64),
     /// A replica restarts.
     Restart(ReplicaIndex, u64),
+    /// A replica notices that its connection with another one is up, or lost.
+    Linked(ReplicaIndex, ReplicaIndex, bool),
     /// Links are mended.
     Mend,
     /// The weather of the plan is back.
@@ -101,6 +103,7 @@ pub struct World {
     pub(crate) marks: Marks,
     pub(crate) disk_random: Random,
     pub(crate) driver_random: Random,
+    pub(crate) leaders_random: Random,
     pub(crate) byzantine_random: Random,
     pub(crate) conspiracy: Conspiracy,
     pub(crate) slander: Slander,
@@ -174,6 +177,7 @@ impl World {
             marks: Marks::default(),
             disk_random: Random::new(plan.seed, Stream::Disk),
             driver_random: Random::new(plan.seed, Stream::Drivers),
+            leaders_random: Random::new(plan.seed ^ u64::MAX, Stream::Leaders),
             byzantine_random: Random::new(plan.seed, Stream::Byzantine),
             conspiracy: Conspiracy::new(plan.byzantine.clone()),
             slander: Slander::new(plan.seed, cluster),
@@ -310,6 +314,13 @@ impl World {
                     self.restart(index)?;
                 }
                 Ok(())
+            }
+            Event::Linked(index, peer, up) => {
+                let stale = up != self.nodes[usize::from(peer)].is_up();
+                if stale || self.defer(index, Event::Linked(index, peer, up)) {
+                    return Ok(());
+                }
+                self.feed(index, if up { Input::Connected(peer) } else { Input::Disconnected(peer) })
             }
             Event::Mend => {
                 self.trace.note(self.queue.now(), 2, [0; 4], || "links are mended".to_owned());

@@ -31,6 +31,9 @@ use pack::{BLOCK_HEADER_BYTES, Checker, PAGE_BYTES, Place, pages};
 
 /// Bytes of a pack beyond which a new one is begun.
 pub const PACK_BYTES_TARGET: u64 = 256 << 20;
+/// Bytes of the disk that blocks leave to log and state, unless the operator says otherwise: two log segments
+/// that are made in advance, what the state database needs to merge its files, and room to delete files in.
+pub const RESERVE_BYTES_DEFAULT: u64 = 256 << 20;
 /// Identifiers that one call of [`Blocks::ids`] gives at most.
 pub const IDS_PER_CALL_MAX: usize = 4096;
 
@@ -41,11 +44,13 @@ pub struct BlockOptions {
     pub bytes_max: u64,
     /// Bytes of a pack beyond which a new one is begun; at most [`PACK_BYTES_TARGET`] makes sense.
     pub pack_bytes: u64,
+    /// Bytes of the disk that no block takes, so that log and state can go on beside it.
+    pub reserve_bytes: u64,
 }
 
 impl Default for BlockOptions {
     fn default() -> Self {
-        Self { bytes_max: u64::MAX, pack_bytes: PACK_BYTES_TARGET }
+        Self { bytes_max: u64::MAX, pack_bytes: PACK_BYTES_TARGET, reserve_bytes: RESERVE_BYTES_DEFAULT }
     }
 }
 
@@ -58,6 +63,16 @@ pub enum BlockError {
     /// The disk is full.
     #[error("no space for blocks: {0}")]
     DiskFull(FileError),
+    /// What is left of the disk is for log and state.
+    #[error(
+        "no space for blocks: {free} bytes of the disk are free, of which {reserve} are kept for log and state"
+    )]
+    ReserveReached {
+        /// Bytes that the file system would give.
+        free: u64,
+        /// Bytes that blocks leave.
+        reserve: u64,
+    },
     /// The configured limit is reached.
     #[error("no space for blocks: {used} bytes of {limit} are used, {needed} more are needed")]
     LimitReached {
@@ -102,7 +117,9 @@ impl BlockError {
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
-            Self::File(_) | Self::DiskFull(_) | Self::Damaged { .. } => Fault::Disk,
+            Self::File(_) | Self::DiskFull(_) | Self::ReserveReached { .. } | Self::Damaged { .. } => {
+                Fault::Disk
+            }
             Self::Mismatch(_) => Fault::Peer,
             Self::LimitReached { .. } | Self::Foreign(_) | Self::Newer { .. } => Fault::Caller,
             Self::Poisoned => Fault::Ours,
@@ -112,7 +129,7 @@ impl BlockError {
     /// Whether the disk or the configured limit is exhausted: the replica goes on without this upload.
     #[must_use]
     pub fn is_no_space(&self) -> bool {
-        matches!(self, Self::DiskFull(_) | Self::LimitReached { .. })
+        matches!(self, Self::DiskFull(_) | Self::ReserveReached { .. } | Self::LimitReached { .. })
     }
 }
 
@@ -201,8 +218,8 @@ impl Blocks {
     /// may have been stored; without a promise that anybody saw they are collected later.
     ///
     /// # Errors
-    /// [`BlockError::Mismatch`] (peer); [`BlockError::LimitReached`], [`BlockError::DiskFull`]; a disk
-    /// error, final if it came from a sync.
+    /// [`BlockError::Mismatch`] (peer); [`BlockError::LimitReached`], [`BlockError::ReserveReached`],
+    /// [`BlockError::DiskFull`]; a disk error, final if it came from a sync.
     pub fn put(&self, uploads: &[Upload<'_>], expires: BatchTime) -> Result<Vec<Hash>, BlockError> {
         let mut ids = Vec::with_capacity(uploads.len());
         let mut spoiled = BTreeMap::new();
@@ -399,10 +416,14 @@ impl Blocks {
         dirty: &mut Dirty,
     ) -> Result<(), BlockError> {
         let length = upload.descriptor.length;
-        let needed = u64::from(pages(length)) * PAGE_BYTES;
+        let needed = disk_bytes(length);
         let used = self.usage().disk_bytes;
         if needed > self.options.bytes_max.saturating_sub(used) {
             return Err(BlockError::LimitReached { used, limit: self.options.bytes_max, needed });
+        }
+        let (free, reserve) = (free_bytes(&self.directory)?, self.options.reserve_bytes);
+        if needed > free.saturating_sub(reserve) {
+            return Err(BlockError::ReserveReached { free, reserve });
         }
         if let Some(entry) = self.entry(id) {
             let written = self.forget(packs, id, entry)?;
@@ -491,6 +512,19 @@ fn check(descriptor: &BlockDescriptor, content: &[u8]) -> Result<Hash, BlockErro
     let whole = *k == 1 && *n == 1 && *shard_root == Hash::ZERO && content.len() <= BLOCK_BYTES_MAX;
     let same = content.len() == *length as usize && *blake3::hash(content).as_bytes() == content_root.0;
     if whole && same { Ok(id) } else { Err(BlockError::Mismatch(id)) }
+}
+
+/// Bytes of disk that a block with so much content takes.
+#[must_use]
+pub fn disk_bytes(length: u32) -> u64 {
+    u64::from(pages(length)) * PAGE_BYTES
+}
+
+/// Bytes that the file system of a directory would give to this process.
+fn free_bytes(directory: &Path) -> Result<u64, FileError> {
+    let found = nix::sys::statvfs::statvfs(directory).map_err(std::io::Error::from);
+    let found = found.at("examine the file system of", directory)?;
+    Ok(found.blocks_available().saturating_mul(found.fragment_size()))
 }
 
 fn full_or_failed(error: FileError) -> BlockError {

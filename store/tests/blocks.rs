@@ -12,7 +12,7 @@ use quorate_protocol::blocks::BlockDescriptor;
 use quorate_store::{BlockError, BlockOptions, Blocks, Directory, Fault, Identity, OpenReport, Upload};
 use support::{IDENTITY, directory};
 
-const SMALL: BlockOptions = BlockOptions { bytes_max: u64::MAX, pack_bytes: 64 << 10 };
+const SMALL: BlockOptions = BlockOptions { bytes_max: u64::MAX, pack_bytes: 64 << 10, reserve_bytes: 0 };
 
 fn content(number: u32, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];

@@ -13,10 +13,18 @@ use std::process::Command;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use quorate_protocol::BatchTime;
 use quorate_protocol::blocks::BlockDescriptor;
-use quorate_store::{BlockOptions, Blocks, Log, LogError, LogOptions, State, StateOptions, Upload};
+use quorate_store::{
+    BlockError, BlockOptions, Blocks, Log, LogError, LogOptions, State, StateOptions, Upload,
+};
 use support::{directory, vote};
 
 const CHILD: &str = "QUORATE_TEST_FULL_DISK";
+/// Nothing is kept for the others: these tests fill the disk to the end.
+const NO_RESERVE: BlockOptions = BlockOptions {
+    bytes_max: u64::MAX,
+    pack_bytes: quorate_store::blocks::PACK_BYTES_TARGET,
+    reserve_bytes: 0,
+};
 /// Files of the child may grow to this; the log's first segment is longer already.
 const LIMIT_BYTES: u64 = 2 << 20;
 
@@ -73,7 +81,7 @@ fn fill(path: &Path) {
     assert!(failure.is_no_space(), "{failure}");
     assert!(matches!(log.append(&[vote(0)]), Err(LogError::Poisoned)));
     assert!(matches!(log.sync(), Err(LogError::Poisoned)));
-    let (blocks, _) = Blocks::open(&opened, BlockOptions::default()).unwrap();
+    let (blocks, _) = Blocks::open(&opened, NO_RESERVE).unwrap();
     let mut stored = 0;
     let mut put = |length: u32| {
         let content = vec![(stored % 251) as u8; length as usize + stored];
@@ -127,7 +135,7 @@ fn a_full_file_system_is_reported_by_each_part() {
     let Some(small) = Small::mount(24) else { return };
     let opened = directory(small.place.path());
     let state = State::open(&opened, &StateOptions::default()).unwrap();
-    let (blocks, _) = Blocks::open(&opened, BlockOptions::default()).unwrap();
+    let (blocks, _) = Blocks::open(&opened, NO_RESERVE).unwrap();
     let mut log = Log::open(&opened, LogOptions::default()).unwrap();
     let content = vec![7; 1 << 20];
     let mut stored = 0u32;
@@ -170,4 +178,46 @@ fn a_full_file_system_is_reported_by_each_part() {
     assert!(log.count() >= durable);
     drop(log);
     State::open(&opened, &StateOptions::default()).unwrap();
+}
+
+/// Hazard A4: blocks never take what log and state need to go on.
+#[test]
+fn blocks_leave_a_reserve_to_log_and_state() {
+    const RESERVE: u64 = 24 << 20;
+    let Some(small) = Small::mount(72) else { return };
+    let opened = directory(small.place.path());
+    let state = State::open(&opened, &StateOptions::default()).unwrap();
+    let options = BlockOptions { reserve_bytes: RESERVE, ..BlockOptions::default() };
+    let (blocks, _) = Blocks::open(&opened, options).unwrap();
+    let put = |number: u32| {
+        let content = [&number.to_le_bytes()[..], &[7; 1 << 20][4..]].concat();
+        let descriptor = BlockDescriptor::copies(&content);
+        blocks.put(&[Upload { descriptor: &descriptor, content: &content }], BatchTime(1))
+    };
+    let mut stored = Vec::new();
+    let failure = loop {
+        match put(stored.len() as u32) {
+            Ok(ids) => stored.extend(ids),
+            Err(error) => break error,
+        }
+    };
+    let BlockError::ReserveReached { free, reserve: RESERVE } = failure else { panic!("{failure}") };
+    // The state may have taken some of it meanwhile, which is what it is for.
+    assert!((RESERVE / 2..RESERVE + (2 << 20)).contains(&free), "{free}");
+    assert!(stored.len() > 2 && failure.is_no_space() && put(1000).is_err());
+    // Log and state go on, and what is stored is still given and may be promised for longer.
+    let mut log = Log::open(&opened, LogOptions::default()).unwrap();
+    log.append(&(0..5000).map(vote).collect::<Vec<_>>()).unwrap();
+    log.sync().unwrap();
+    for height in 0..50_u8 {
+        let changes = BTreeMap::from([([height; 32], Some(vec![height; 50_000].into()))]);
+        state.commit(u64::from(height), &changes, b"h", b"f").unwrap();
+    }
+    let (descriptor, content) = blocks.get(&stored[0]).unwrap().unwrap();
+    blocks.put(&[Upload { descriptor: &descriptor, content: &content }], BatchTime(9)).unwrap();
+    assert_eq!(blocks.promised_until(&stored[0]), Some(BatchTime(9)));
+    // When the log is gone its segments are free again, and there is room for blocks.
+    drop((log, state));
+    std::fs::remove_dir_all(opened.log_path()).unwrap();
+    put(1000).unwrap();
 }

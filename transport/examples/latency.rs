@@ -103,10 +103,12 @@ impl Cluster {
 async fn echo(peers: PeerNetwork, mut events: PeerEvents) {
     while let Some(event) = events.recv().await {
         match event {
-            PeerEvent::Message { from, message: PeerMessage::Block { .. } } => {
+            PeerEvent::Message { from, message: PeerMessage::Block { .. }, .. } => {
                 peers.send(from, &PeerMessage::FetchBlock { id: Hash::ZERO });
             }
-            PeerEvent::Message { from, message } => peers.send(from, &message),
+            PeerEvent::Message { from, message, .. } => {
+                peers.send(from, &message);
+            }
             PeerEvent::Connected(_) | PeerEvent::Disconnected(_) => {}
         }
     }

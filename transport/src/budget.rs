@@ -3,7 +3,8 @@
 //! Invariant: a permit is taken before the bytes it stands for are read, and given back when whoever
 //! consumes them takes them over; so a queue behind permits needs no bound of its own.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -12,6 +13,44 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(crate) struct Budget {
     bytes: Arc<Semaphore>,
     messages: Arc<Semaphore>,
+}
+
+/// Longest time for which nothing of one sender is read because of what it sent.
+pub const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Until when nothing more of one sender is read. What it sends meanwhile stays with it, by flow control.
+#[derive(Debug, Default)]
+pub(crate) struct Pause(Mutex<Option<Instant>>);
+
+impl Pause {
+    /// Reads nothing more for `time`, on top of what is to pass already, up to [`PAUSE_MAX`].
+    pub(crate) fn extend(&self, time: Duration) {
+        let now = Instant::now();
+        let mut paused = self.lock();
+        let until = paused.unwrap_or(now).max(now).checked_add(time);
+        // Neither is beyond what the clock can count.
+        let longest = now.checked_add(PAUSE_MAX);
+        *paused = match (until, longest) {
+            (Some(until), Some(longest)) => Some(until.min(longest)),
+            (_, longest) => longest,
+        };
+    }
+
+    /// Waits until the sender may be read from.
+    pub(crate) async fn wait(&self) {
+        loop {
+            let until = *self.lock();
+            match until {
+                Some(until) if until > Instant::now() => tokio::time::sleep_until(until.into()).await,
+                _ => return,
+            }
+        }
+    }
+
+    /// No code panics while it holds the lock.
+    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A share of a budget; given back when dropped.

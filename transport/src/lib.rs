@@ -12,7 +12,7 @@
 //!             -> ReplicaTransport { peers: PeerNetwork, peer_events: PeerEvents, client_events: ClientEvents }
 //!           PeerNetwork::send / broadcast(&PeerMessage)            never blocks
 //!           PeerEvents::recv() -> PeerEvent::{Connected, Disconnected, Message}
-//!           ClientEvents::recv() -> ClientEvent::{Request { connection, request, reply }, Closed}
+//!           ClientEvents::recv() -> ClientEvent::{Request { connection, request, .. }, Closed}
 //!           ClientConnection::{principal, notify}, ReplyHandle::send(ClientReply)
 //! client    ClientEndpoint::new().connect(&ReplicaTarget, signer) -> (ReplicaConnection, Notices)
 //!           ReplicaConnection::{request, submit}; ReplicaLink reconnects by itself
@@ -32,10 +32,12 @@ pub mod key_file;
 pub mod link;
 mod outbox;
 pub mod peers;
+mod pulse;
 pub mod server;
 mod tls;
 pub mod tuning;
 
+pub use budget::PAUSE_MAX;
 pub use client::{ClientEndpoint, Notices, ReplicaConnection, ReplicaTarget};
 pub use cluster_file::{ClusterFile, ClusterFileError};
 pub use endpoint::{ReplicaTransport, ReplicaTransportConfiguration, Running};

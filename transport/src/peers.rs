@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use quinn::{Connection, Endpoint, RecvStream, SendStream};
 use quorate_crypto::{Address, PublicKey};
-use quorate_protocol::limits::FRAME_BYTES_MAX;
+use quorate_protocol::limits::{FRAME_BYTES_MAX, PROPOSAL_BYTES_MAX};
 use quorate_protocol::{PeerMessage, ReplicaIndex};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::address::resolve;
-use crate::budget::{Budget, Permit};
+use crate::budget::{Budget, Pause, Permit};
 use crate::endpoint::ReplicaTransportConfiguration;
 use crate::error::{FrameError, TransportError};
 use crate::frame::{FrameReader, decode_body, encode_frame};
@@ -35,6 +35,8 @@ use lane::Lane;
 pub const LANES: usize = 3;
 /// Bytes of one frame on the urgent lane; a larger message takes the bulk lane.
 pub const URGENT_FRAME_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one frame on the lane of proposals: the largest proposal and what stands around it.
+pub const PROPOSAL_FRAME_BYTES_MAX: usize = PROPOSAL_BYTES_MAX + 1024;
 /// Frames that wait for one peer on one lane.
 pub const OUTBOX_MESSAGES_MAX: usize = 4096;
 /// Bytes that wait for one peer on the urgent lane.
@@ -49,9 +51,6 @@ pub const INBOX_URGENT_BYTES_MAX: usize = 2 << 20;
 pub const INBOX_BYTES_MAX: usize = FRAME_BYTES_MAX;
 /// What waited longer than this for a connection is not worth sending any more.
 pub const STALE_AFTER: Duration = Duration::from_secs(2);
-
-/// Longest time for which nothing of a peer is read because of what it sent.
-pub const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// What the network of replicas reports. Messages come in order on each lane, and only between a
 /// `Connected` and the following `Disconnected` of their sender. A second `Connected` without a
@@ -69,6 +68,8 @@ pub enum PeerEvent {
         from: ReplicaIndex,
         /// The message.
         message: PeerMessage,
+        /// Bytes of its encoding.
+        bytes: usize,
     },
 }
 
@@ -115,8 +116,7 @@ struct Network {
 struct Peer {
     lanes: [LaneState; LANES],
     current: Mutex<Option<Connection>>,
-    /// Until when nothing of it is read.
-    paused: Mutex<Option<Instant>>,
+    pause: Pause,
 }
 
 #[derive(Debug)]
@@ -129,23 +129,7 @@ struct LaneState {
 impl Peer {
     fn new() -> Self {
         let lanes = Lane::ALL.map(|lane| LaneState { lane, outbox: lane.outbox(), inbox: lane.inbox() });
-        Self { lanes, current: Mutex::new(None), paused: Mutex::new(None) }
-    }
-
-    /// No code panics while it holds the lock.
-    fn paused(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
-        self.paused.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until the peer may be read from.
-    async fn wait_for_turn(&self) {
-        loop {
-            let until = *self.paused();
-            match until {
-                Some(until) if until > Instant::now() => tokio::time::sleep_until(until.into()).await,
-                _ => return,
-            }
-        }
+        Self { lanes, current: Mutex::new(None), pause: Pause::default() }
     }
 
     fn lane(&self, wanted: Lane) -> Option<&LaneState> {
@@ -190,14 +174,16 @@ impl PeerNetwork {
         self.0.me
     }
 
-    /// Queues a message for one peer and returns at once. A message to this replica itself, to nobody, or
-    /// above the frame bound is dropped with a log line; that is a defect of the caller.
-    pub fn send(&self, to: ReplicaIndex, message: &PeerMessage) {
-        let Some((lane, frame)) = encoded(message) else { return };
+    /// Queues a message for one peer and returns at once, with the bytes of its frame. A message to this replica
+    /// itself, to nobody, or above the frame bound is dropped with a log line; that is a defect of the caller.
+    pub fn send(&self, to: ReplicaIndex, message: &PeerMessage) -> usize {
+        let Some((lane, frame)) = encoded(message) else { return 0 };
+        let bytes = frame.len();
         match self.peer(to) {
             Some(peer) => push(peer, lane, frame),
             None => tracing::error!(to, "message to a peer that does not exist"),
         }
+        bytes
     }
 
     /// Queues a message for all other replicas, encoded once.
@@ -209,15 +195,10 @@ impl PeerNetwork {
     }
 
     /// Reads nothing more of a peer for `time`, on top of what it was paused for already, up to
-    /// [`PAUSE_MAX`]. What has arrived is not affected.
+    /// [`crate::PAUSE_MAX`]. What has arrived is not affected.
     pub fn pause(&self, peer: ReplicaIndex, time: Duration) {
         if let Some(peer) = self.peer(peer) {
-            let now = Instant::now();
-            let mut paused = peer.paused();
-            let until = paused.unwrap_or(now).max(now).checked_add(time);
-            // Neither is beyond what the clock can count.
-            let longest = now.checked_add(PAUSE_MAX);
-            *paused = until.zip(longest).map(|(until, longest)| until.min(longest));
+            peer.pause.extend(time);
         }
     }
 
@@ -437,6 +418,9 @@ async fn run_lanes(
     }
     tokio::select! {
         error = connection.closed() => std::io::Error::from(error).into(),
+        () = crate::pulse::refused(connection) => {
+            std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "nobody listens on its port").into()
+        }
         ended = tasks.join_next() => match ended {
             Some(Ok(error)) => {
                 if error.fault() == crate::error::Fault::Peer {
@@ -484,12 +468,15 @@ async fn read_message(
 ) -> Result<(), FrameError> {
     let peer = network.peer(from).ok_or(FrameError::Protocol("no such peer"))?;
     let state = peer.lane(lane).ok_or(FrameError::Protocol("no such peer"))?;
-    peer.wait_for_turn().await;
+    peer.pause.wait().await;
     let length = reader.length().await?.ok_or(FrameError::Protocol("a lane was finished"))?;
     let permit = state.inbox.take(length).await.ok_or(FrameError::Protocol("no budget"))?;
     let message = decode_body(&reader.body(length).await?)?;
+    if !lane.carries(&message) {
+        return Err(FrameError::Protocol("a message on a lane that is not its own"));
+    }
     // Fails only when nobody listens any more; the end of the transport closes the connection then.
-    let _ = network.0.events.send((PeerEvent::Message { from, message }, permit));
+    let _ = network.0.events.send((PeerEvent::Message { from, message, bytes: length }, permit));
     Ok(())
 }
 

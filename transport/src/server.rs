@@ -16,7 +16,7 @@ use quorate_protocol::client::{ClientReply, ClientRequest, Notice, Refusal};
 use quorate_protocol::limits::{ERROR_TEXT_BYTES_MAX, FRAME_BYTES_MAX};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Pause};
 use crate::frame::encode_frame;
 use crate::identity::{Exporter, check};
 use crate::outbox::Outbox;
@@ -79,6 +79,8 @@ pub enum ClientEvent {
         connection: ClientConnection,
         /// What, decoded but not verified.
         request: ClientRequest,
+        /// Bytes of its encoding.
+        bytes: usize,
         /// Where the answer goes.
         reply: ReplyHandle,
     },
@@ -160,6 +162,7 @@ struct Inner {
     id: ConnectionId,
     connection: Connection,
     principal: OnceLock<PublicKey>,
+    pause: Pause,
     notices: Outbox,
     requests: Account,
     submissions: Account,
@@ -176,6 +179,7 @@ impl ClientConnection {
             id,
             connection,
             principal: OnceLock::new(),
+            pause: Pause::default(),
             notices: Outbox::new(NOTICES_MAX, NOTICE_BYTES_MAX),
             requests: Account::new(streams, LARGE_MESSAGES_MAX, bytes, requests),
             submissions: Account::new(SUBMISSIONS_MAX, LARGE_MESSAGES_MAX, bytes, requests),
@@ -216,6 +220,12 @@ impl ClientConnection {
         self.0.notices.waiting()
     }
 
+    /// Reads nothing more of the client for `time`, on top of what it was paused for already, up to
+    /// [`crate::PAUSE_MAX`]. What has arrived is not affected.
+    pub fn pause(&self, time: std::time::Duration) {
+        self.0.pause.extend(time);
+    }
+
     /// Closes the connection because the client broke a rule.
     pub fn close(&self, reason: &'static str) {
         self.0.connection.close(CloseCode::Violation.code(), reason.as_bytes());
@@ -223,6 +233,10 @@ impl ClientConnection {
 
     /// Remembers a principal whose proof holds. A connection belongs to one principal for its life.
     fn prove(&self, clients: &Clients, key: PublicKey, signature: &Signature) -> Result<(), &'static str> {
+        // One that is proved already costs no further check (hazard RX9).
+        if let Some(proved) = self.principal() {
+            return if proved == key { Ok(()) } else { Err("the connection belongs to another principal") };
+        }
         let exporter = Exporter::of(&self.0.connection, &clients.0.cluster).ok_or("no exporter")?;
         check(&Ed25519Verifier::new(), &key, signature, &clients.0.cluster, clients.0.me, &exporter)
             .map_err(|_| "the proof does not hold for this connection")?;

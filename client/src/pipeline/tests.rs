@@ -169,6 +169,37 @@ fn one_goes_at_once_and_what_waits_shares_the_next_envelope() {
 }
 
 #[test]
+fn callers_that_were_just_answered_have_a_moment_to_come_back() {
+    let mut fixture = fixture();
+    let first: Vec<_> = (0..8).map(|_| fixture.push(1, None)).collect();
+    let flight = fixture.launch().remove(0);
+    let took = Duration::from_millis(8);
+    fixture.now += took;
+    fixture.settle(&flight, vec![done(); 8]);
+    let mut receivers: Vec<_> = (0..5).map(|_| fixture.push(1, None)).collect();
+    assert!(fixture.launch().is_empty(), "three more may come");
+    assert_eq!(fixture.pipeline.wake_at(), Some(fixture.now + took / GATHER_DIVISOR));
+    receivers.push(fixture.push(1, None));
+    assert_eq!(fixture.launch()[0].body.operations.len(), 6, "three quarters are enough");
+    drop((first, receivers));
+    // A caller that is alone waits for nobody, and nobody waits for ever.
+    let mut fixture = self::fixture();
+    for _ in 0..3 {
+        drop(fixture.push(1, None));
+        let flight = fixture.launch().remove(0);
+        fixture.now += took;
+        fixture.settle(&flight, vec![done()]);
+    }
+    let _receivers: Vec<_> = (0..8).map(|_| fixture.push(1, None)).collect();
+    let flight = fixture.launch().remove(0);
+    fixture.now += took;
+    fixture.settle(&flight, vec![done(); 8]);
+    drop(fixture.push(1, None));
+    fixture.now += took / GATHER_DIVISOR;
+    assert_eq!(fixture.launch().len(), 1);
+}
+
+#[test]
 fn the_table_of_credentials_and_the_number_of_operations_bound_an_envelope() {
     let mut fixture = fixture();
     let _receivers: Vec<_> = (0..20).map(|uid| fixture.push(uid, None)).collect();

@@ -19,7 +19,6 @@ use tokio::time::Instant;
 
 use super::{Command, Standing};
 use crate::batch::{Job, Waiter};
-use crate::client::Freshness;
 use crate::core::Core;
 use crate::error::ClientError;
 use crate::options::{BROADCAST_REPLICAS_MAX, CLOSE_TIMEOUT, REQUEST_TIMEOUT};
@@ -463,7 +462,7 @@ impl Task {
         let session = self.pipeline.session();
         tokio::spawn(async move {
             let query = Query::Session { session };
-            let read = crate::read::read_rows(&core, &credential, query, Freshness::Floor).await;
+            let read = crate::read::read_at_floor(&core, &credential, query).await;
             let row = read.ok().and_then(|verdict| {
                 let row = verdict.rows.session(&session).ok()?;
                 let open = row.filter(|row| matches!(row.phase, Phase::Live | Phase::Suspected(_)));

@@ -41,6 +41,8 @@ pub struct Behaviour {
     /// Shows no height above this one.
     pub stuck_at: Option<Height>,
     pub lie: Option<Lie>,
+    /// How long a request takes.
+    pub delay: std::time::Duration,
     pub asked: u64,
     /// Bytes of blocks that were sent to it while it was silent.
     pub unanswered: usize,
@@ -409,6 +411,10 @@ impl Replicas for Link {
         Box::pin(async move {
             tokio::task::yield_now().await;
             let link = Link { fake, number: Mutex::new(number), key };
+            let delay = link.fake.lock().behaviour[usize::from(replica)].delay;
+            if !delay.is_zero() {
+                tokio::time::sleep(delay).await;
+            }
             if link.fake.lock().behaviour[usize::from(replica)].silent {
                 if let ClientRequest::PutBlocks { blocks, .. } = &*request {
                     let bytes: usize = blocks.iter().map(|block| block.len()).sum();

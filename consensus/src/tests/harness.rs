@@ -359,7 +359,7 @@ impl Net {
     /// Brings a message through the door of a replica.
     pub fn deliver(&mut self, from: ReplicaIndex, to: ReplicaIndex, message: PeerMessage) {
         let Some(replica) = self.nodes[usize::from(to)].replica.as_ref() else { return };
-        let Some(message) = replica.screen(message) else { return };
+        let Some(message) = replica.screen(from, message) else { return };
         let verifier = self.verifiers[usize::from(to)].as_ref();
         match door::verify(replica.configuration(), verifier, replica, from, message) {
             Ok(message) => {

@@ -45,7 +45,9 @@ proptest! {
             match call {
                 Call::Insert { client, first } => {
                     let envelope = Verified::new(net.envelope(client, first, 1, 0), Hash::ZERO);
-                    pool.insert(envelope, next[usize::from(client)], now);
+                    let wanted = pool.would_take(envelope.value(), next[usize::from(client)]);
+                    let taken = pool.insert(envelope, next[usize::from(client)], now);
+                    prop_assert!(taken || !wanted, "what is wanted is taken");
                 }
                 Call::Select { envelopes } => {
                     let taken = pool.select(Room { envelopes, operations: 100, bytes: 1 << 20 });

@@ -206,16 +206,18 @@ fn vc18_a_lock_known_to_one_becomes_known_to_all() {
 
 #[test]
 fn vc21_dead_leaders_in_a_row_cost_one_time_out_each() {
-    let timeouts =
-        Timeouts { request: 100 * MILLISECOND, new_view: 100 * MILLISECOND, ..Timeouts::default() };
-    let mut net = Net::with(7, 4, Parameters { timeouts, ..Parameters::default() });
-    net.crash(0);
-    net.crash(1);
-    let envelope = net.envelope(1, 0, 1, 0);
-    net.request_all(&envelope);
-    // One time-out in view 0, one for the NEW-VIEW of view 1, doubled once.
-    net.advance_until(500 * MILLISECOND, |net| net.all_at(1));
-    assert_eq!(net.replica(3).view(), 2);
+    let wait = 100 * MILLISECOND;
+    let timeouts = Timeouts { request: wait, request_min: wait, new_view: wait, ..Timeouts::default() };
+    for (n, dead) in [(4, 1), (7, 2), (10, 3)] {
+        let mut net = Net::with(n, 4, Parameters { timeouts, ..Parameters::default() });
+        (0..dead).for_each(|i| net.crash(i));
+        let envelope = net.envelope(1, 0, 1, 0);
+        net.request_all(&envelope);
+        // One time-out in view 0, one for each NEW-VIEW that does not come.
+        let took = net.advance_until(1000 * MILLISECOND, |net| net.all_at(1));
+        assert!(took <= u64::from(dead) * wait + 10 * MILLISECOND, "n = {n}: {took}");
+        assert_eq!(net.replica(dead).view(), u64::from(dead));
+    }
 }
 
 #[test]

@@ -149,6 +149,23 @@ fn parents_targets_totals_and_what_is_not_here() {
     assert_eq!(world.read(&of(link)), Err(Errno::EINVAL));
 }
 
+/// Whoever may execute a program on another machine has to fetch it; nobody else gains anything by it.
+#[test]
+fn content_is_for_who_may_read_or_execute() {
+    let mut world = World::new();
+    let file = world.create(ROOT, "f", 0o600).unwrap();
+    let directory = world.mkdir(ROOT, "d", 0o711).unwrap();
+    let content = |ino| Query::Content { ino, first: 0, count: 1, session: None };
+    for (mode, allowed) in [(0o700, false), (0o710, false), (0o711, true), (0o722, false), (0o744, true)] {
+        world.as_root().chmod(file, mode).unwrap();
+        let answer = world.as_user(1000, 1000).read(&content(file));
+        assert_eq!(answer.is_ok(), allowed, "{mode:o}: {answer:?}");
+        let list = Query::Directory { ino: directory, after: 0, limit: 1, attributes: false };
+        assert_eq!(world.read(&list), Err(Errno::EACCES), "searching is not listing");
+    }
+    world.as_root();
+}
+
 /// Remembers which rows a query looks at.
 struct Recorder<'a> {
     world: &'a World,

@@ -2,12 +2,19 @@
 
 use crate::args::ReplicaArgs;
 use crate::failure::{CommandResult, Failure};
-use quorate_replica::{ReplicaOptions, run_replica};
+use quorate_replica::{ReplicaOptions, Retention, run_replica};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(args: &ReplicaArgs) -> CommandResult {
-    let options = ReplicaOptions { directory: args.dir.clone(), listen: args.listen };
+    let retention = Retention { heights: args.keep_heights, time: Duration::from_secs(args.keep_seconds) };
+    let options = ReplicaOptions {
+        directory: args.dir.clone(),
+        listen: args.listen,
+        retention,
+        disk_reserve: args.disk_reserve,
+    };
     run_replica(&options).map_err(Failure::new)?;
     Ok(ExitCode::SUCCESS)
 }

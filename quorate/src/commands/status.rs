@@ -86,8 +86,8 @@ fn one_root(status: &ClusterStatus) -> bool {
 fn print_text(status: &ClusterStatus, verdict: &Verdict, faulty: &BTreeMap<u8, Faulty>) {
     let top = status.height().unwrap_or(0);
     println!(
-        "{:<3} {:<22} {:<9} {:>6} {:>9} {:>5} {:<7} {:<6} state root",
-        "id", "address", "role", "view", "height", "lag", "peers", "ms"
+        "{:<3} {:<22} {:<9} {:>6} {:>9} {:>5} {:<5} {:>9} {:>9} {:>6} state root",
+        "id", "address", "role", "view", "height", "lag", "peers", "inodes", "blocks", "ms"
     );
     for state in &status.replicas {
         println!("{}", line(state, top));
@@ -108,13 +108,15 @@ fn line(state: &ReplicaState, top: u64) -> String {
             let root = status.header.state_root.to_string();
             let ms = state.round_trip.map_or(0.0, |time| time.as_secs_f64() * 1e3);
             format!(
-                "{:<3} {:<22} {role:<9} {:>6} {:>9} {:>5} {:<7} {ms:<6.1} {}{}",
+                "{:<3} {:<22} {role:<9} {:>6} {:>9} {:>5} {:<5} {:>9} {:>9} {ms:>6.1} {}{}",
                 state.replica,
                 state.address,
                 status.view,
                 status.committed,
                 top.saturating_sub(status.committed),
                 status.peers.len(),
+                status.inodes,
+                status.stored_blocks,
                 root.get(..16).unwrap_or(&root),
                 if state.certified { "" } else { " (not certified!)" }
             )
@@ -142,8 +144,11 @@ fn json(status: &ClusterStatus, verdict: &Verdict, faulty: &BTreeMap<u8, Faulty>
                 "certified": state.certified,
                 "peers": status.peers.iter().collect::<Vec<_>>(),
                 "pending": status.pending,
+                "stored_blocks": status.stored_blocks,
                 "block_bytes": status.block_bytes,
                 "state_rows": status.state_rows,
+                "inodes": status.inodes,
+                "blocks": status.blocks,
                 "round_trip_us": state.round_trip.map(|time| time.as_micros() as u64),
             }),
         })

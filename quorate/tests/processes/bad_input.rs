@@ -1,6 +1,7 @@
 //! Bad input: each gives one clear line that says what is wrong and what to do, and the rest goes on.
 
 use crate::harness::{Cluster, PATIENCE, Ran, mount_type, noise, quorate, run, scratch, shell, wait_until};
+use std::io::Write as _;
 use std::net::UdpSocket;
 use std::path::Path;
 use std::process::Command;
@@ -163,15 +164,61 @@ impl Drop for Small<'_> {
     }
 }
 
+/// Puts a replica's directory on a filesystem of so many megabytes.
+fn on_small_disk(cluster: &Cluster, replica: u8, megabytes: u32) {
+    let directory = cluster.local.replica_directory(replica);
+    let script = format!(
+        "cp -a {0} {0}.made && mount -t tmpfs -o size={megabytes}m none {0} && cp -a {0}.made/. {0}/",
+        directory.display()
+    );
+    shell(Path::new("/"), &script).expect(0);
+}
+
+/// Writes a file and syncs it, so that what becomes of it is known.
+fn write_synced(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+#[test]
+fn a4_blocks_leave_room_for_log_and_state_so_that_a_full_cluster_can_be_cleared() {
+    let cluster = Cluster::create();
+    let directories: Vec<_> = (0..4).map(|replica| cluster.local.replica_directory(replica)).collect();
+    let _small: Vec<_> = directories.iter().map(|directory| Small(directory)).collect();
+    // 256 MiB of them are the reserve.
+    (0..4).for_each(|replica| on_small_disk(&cluster, replica, 330));
+    cluster.local.start_all().unwrap();
+    let mount = cluster.mount("a");
+    let name = |number: u64| mount.at(&format!("file-{number}"));
+    let full = (0..60).find(|number| match write_synced(&name(*number), &noise(*number, 3 << 20)) {
+        Ok(()) => false,
+        Err(error) => {
+            assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{error}");
+            true
+        }
+    });
+    let full = full.expect("no file was refused");
+    assert!(full > 1, "there was room for some files");
+    // Whatever needs no block goes on, and what is there stays readable.
+    std::fs::create_dir(mount.at("directory")).unwrap();
+    std::fs::rename(name(0), mount.at("directory/file-0")).unwrap();
+    write_synced(&mount.at("small"), b"some bytes").unwrap();
+    assert!(std::fs::read(mount.at("directory/file-0")).unwrap() == noise(0, 3 << 20));
+    let (code, status) = cluster.status();
+    assert_eq!(code, 0, "{status:#}");
+    // So room can be made, and is used again.
+    (0..=full).for_each(|number| drop(std::fs::remove_file(name(number))));
+    let again = || write_synced(&mount.at("again"), &noise(99, 3 << 20)).is_ok();
+    wait_until("there is room again", Duration::from_secs(60), again);
+    cluster.local.kill_all();
+}
+
 #[test]
 fn a_full_disk_of_one_replica_stops_that_one_alone() {
     let cluster = Cluster::create();
     let directory = cluster.local.replica_directory(3);
-    let script = format!(
-        "cp -a {0} {0}.made && mount -t tmpfs -o size=64m none {0} && cp -a {0}.made/. {0}/",
-        directory.display()
-    );
-    shell(Path::new("/"), &script).expect(0);
+    on_small_disk(&cluster, 3, 64);
     let _small = Small(&directory);
     cluster.local.start_all().unwrap();
     let mount = cluster.mount("a");

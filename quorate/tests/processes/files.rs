@@ -218,10 +218,29 @@ END"#;
     assert!(std::fs::read(mount.at("file")).unwrap() == wanted);
 }
 
-fn largest(status: &Value, field: &str) -> u64 {
+/// What `status` counts, the largest number that any replica has of each.
+fn counts(status: &Value) -> [u64; 5] {
     let replicas = status["replicas"].as_array().unwrap();
-    replicas.iter().map(|replica| replica[field].as_u64().unwrap()).max().unwrap()
+    ["inodes", "state_rows", "blocks", "stored_blocks", "block_bytes"]
+        .map(|field| replicas.iter().map(|replica| replica[field].as_u64().unwrap()).max().unwrap())
 }
+
+/// Small files, larger ones whose content lies in blocks, and links.
+const TREE: &str = r#"python3 - <<'END'
+import os
+for number in range(2000):
+    directory = f"d/{number % 20}/{number % 100}"
+    os.makedirs(directory, exist_ok=True)
+    with open(f"{directory}/file-{number}", "wb") as file:
+        # Every third is longer than what is kept inline.
+        file.write(os.urandom(6000 if number % 3 == 0 else number % 3000))
+for number in range(12):
+    with open(f"d/large-{number}", "wb") as file:
+        file.write(os.urandom(3_000_000))
+os.link("d/large-1", "d/again")
+os.symlink("d/large-2", "d/link")
+os.truncate("d/large-3", 1_000_000)
+END"#;
 
 #[test]
 fn nothing_is_left_of_what_was_removed() {
@@ -229,37 +248,28 @@ fn nothing_is_left_of_what_was_removed() {
     let mount = cluster.mount("a");
     // The first write of a session brings rows that stay: they are no orphans.
     mount.shell("mkdir first && echo x > first/x && rm -r first");
-    let before = cluster.settle();
-    let (rows, bytes) = (largest(&before, "state_rows"), largest(&before, "block_bytes"));
-    let script = "mkdir -p d/{1..20}/{1..5}
-        for i in {1..300}; do echo $i > d/$((i % 20 + 1))/file-$i; done
-        for i in {1..12}; do head -c 3000000 /dev/urandom > d/large-$i; done
-        ln d/large-1 d/again; ln -s d/large-2 d/link; truncate -s 1000000 d/large-3";
+    let before = counts(&cluster.settle());
+    let script = TREE;
     shell_within(&mount.path, script, Duration::from_secs(90)).expect(0);
     // A file that is open when it loses its name, and one whose only holder is killed with its mount.
     let held = File::open(mount.at("d/large-4")).unwrap();
-    let full = cluster.settle();
-    assert!(largest(&full, "block_bytes") > bytes + 30_000_000, "{full:#}");
-    assert!(largest(&full, "state_rows") > rows + 700, "{full:#}");
-    mount.shell("rm -r d && [ -z \"$(ls -A)\" ]");
+    let full = counts(&cluster.settle());
+    let least = [2100, 6000, 690, 690, 38_000_000];
+    assert!(
+        full.iter().zip(before).zip(least).all(|((full, before), least)| *full >= before + least),
+        "{full:?}"
+    );
+    shell_within(&mount.path, "rm -r d && [ -z \"$(ls -A)\" ]", Duration::from_secs(90)).expect(0);
     drop(held);
     // Rows go a few with each batch; blocks after their grace period, at the next batch.
-    let mut last = Value::Null;
+    let mut last = [0; 5];
     let mut tick = 0;
     wait_until("no orphaned row or block is left", Duration::from_secs(40), || {
         tick += 1;
         std::fs::write(mount.at("tick"), tick.to_string()).unwrap();
         std::fs::remove_file(mount.at("tick")).unwrap();
         std::thread::sleep(Duration::from_millis(500));
-        last = cluster.settle();
-        let done = largest(&last, "state_rows") <= rows && largest(&last, "block_bytes") <= bytes;
-        if !done {
-            eprintln!(
-                "rows {rows} -> {}, block bytes {bytes} -> {}",
-                largest(&last, "state_rows"),
-                largest(&last, "block_bytes")
-            );
-        }
-        done
+        last = counts(&cluster.settle());
+        last.iter().zip(before).all(|(last, before)| *last <= before)
     });
 }

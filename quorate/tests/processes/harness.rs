@@ -210,15 +210,24 @@ pub struct Cluster {
 impl Cluster {
     /// Four replicas, running.
     pub fn start() -> Self {
-        let cluster = Self::create();
+        Self::start_with(Parameters::default())
+    }
+
+    /// The same with other parameters than the usual ones.
+    pub fn start_with(parameters: Parameters) -> Self {
+        let cluster = Self::create_with(parameters);
         cluster.local.start_all().unwrap();
         cluster
     }
 
     /// Four replicas that do not run yet.
     pub fn create() -> Self {
+        Self::create_with(Parameters::default())
+    }
+
+    fn create_with(parameters: Parameters) -> Self {
         let home = scratch();
-        let parameters = Parameters { block_grace: BLOCK_GRACE, ..Parameters::default() };
+        let parameters = Parameters { block_grace: BLOCK_GRACE, ..parameters };
         let directory = home.path().join("cluster");
         let mut local = LocalCluster::create(&directory, Path::new(PROGRAM), 4, parameters, (0, 0)).unwrap();
         for replica in local.indices() {

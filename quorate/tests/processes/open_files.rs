@@ -111,6 +111,26 @@ fn a_program_runs_for_whom_its_mode_says() {
     assert!(run(0o744, "0"));
 }
 
+/// A program that may be executed and not read: the kernel fetches it, and nobody else does.
+#[test]
+fn a_program_that_may_only_be_executed_runs() {
+    let cluster = Cluster::start();
+    let mount = cluster.mount_with("a", "allow_other");
+    std::fs::set_permissions(&mount.path, Permissions::from_mode(0o755)).unwrap();
+    mount.shell("cp \"$(type -P true)\" program && chmod 711 program");
+    let path = mount.at("program").to_str().unwrap().to_owned();
+    let run = |command: &[&str]| {
+        let user = ["--reuid", "12345", "--regid", "12345", "--clear-groups", "--"];
+        std::process::Command::new("setpriv").args(user).args(command).output().unwrap()
+    };
+    let ran = run(&[&path]);
+    assert!(ran.status.success(), "{ran:?}");
+    assert!(!run(&["cat", &path]).status.success(), "it may not be read");
+    std::fs::set_permissions(&path, Permissions::from_mode(0o744)).unwrap();
+    assert!(!run(&[&path]).status.success(), "it may be read and not executed");
+    assert!(run(&["cat", &path]).status.success());
+}
+
 /// Owning a file is no right to open it, but what is open stays readable.
 #[test]
 fn an_owner_opens_only_what_the_mode_permits() {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// Blocks that are known to be lacking here; more are found at the next start.
 pub const LACKING_MAX: usize = 65_536;
 /// Blocks that are asked for at a time.
-const UNDER_WAY_MAX: usize = 16;
+pub const UNDER_WAY_MAX: usize = 16;
 /// How long an upload that others have had already may take to arrive here, before a peer is asked.
 const UPLOAD_PATIENCE: Duration = Duration::from_millis(300);
 /// How long a peer may take to send a block, and we to store it, before the next one is asked.

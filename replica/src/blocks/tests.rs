@@ -36,7 +36,15 @@ impl Alone {
         .unwrap();
         let state = State::genesis(cluster.genesis()).unwrap();
         let signer = Ed25519Signer::new(seed.derive(quorate_crypto::Role::Blocks));
-        let keeper = BlockKeeper::start(&directory, &state, transport.peers.clone(), (0, 4), signer).unwrap();
+        let keeper = BlockKeeper::start(
+            &directory,
+            &state,
+            transport.peers.clone(),
+            (0, 4),
+            signer,
+            BlockOptions::default(),
+        )
+        .unwrap();
         Self { keeper, state, _transport: transport, _directory: directory }
     }
 
@@ -70,7 +78,7 @@ async fn a_fetched_block_survives_a_sweep_that_knows_an_older_state() {
     alone.ask(id);
     alone.keeper.arrived(1, descriptor, content);
     alone.wait("it is kept", |blocks| blocks.contains(&id));
-    assert!(alone.keeper.job(Job::Sweep(alone.state.clone())).is_none());
+    assert!(alone.keeper.jobs.push(Asker::Own, Job::Sweep(alone.state.clone())).is_ok());
     alone.wait("the sweep is over", |blocks| !blocks.contains(&old.id()));
     assert!(alone.keeper.works.blocks.contains(&id));
 }

@@ -14,11 +14,19 @@ use super::format::{
 use super::{Key, State, StateError};
 
 /// Changes that one call of [`State::prune`] examines at most.
-pub const PRUNE_CHANGES_MAX: usize = 16_384;
+pub const PRUNE_CHANGES_MAX: usize = 2048;
 
 /// Where pruning goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PruneCursor([u8; 40]);
+
+impl PruneCursor {
+    /// At the first change of a height.
+    #[must_use]
+    pub fn at(height: Height) -> Self {
+        Self(change_key(height, &[0; 32]))
+    }
+}
 
 /// What one call of [`State::prune`] did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,12 +35,15 @@ pub struct Pruned {
     pub removed: u64,
     /// Where to go on; `None` when everything below the horizon was examined.
     pub next: Option<PruneCursor>,
+    /// The first change that was left for a later pass, because a snapshot or a pin needs a version.
+    pub kept: Option<PruneCursor>,
 }
 
 impl State {
     /// Removes versions that only heights below `below` can see, except for `snapshots`. The horizon
     /// never falls, and never passes the applied height. Examines a bounded number of changes: call again
-    /// with the cursor until there is none, with the same arguments.
+    /// with the cursor until there is none, with the same arguments. A pass begins without a cursor, or where
+    /// the one before it left something, or ended.
     ///
     /// # Errors
     /// [`StateError::Empty`], or an error of the database.
@@ -69,7 +80,9 @@ impl State {
             let (removed, more) = self.prune_row(&mut rows, (&key, height), horizon, &held, &mut batch)?;
             pruned.removed += removed;
             // What a pin holds is examined again by a later call.
-            if !more {
+            if more {
+                pruned.kept.get_or_insert(PruneCursor(change_key(height, &key)));
+            } else {
                 batch.delete_cf(self.family(CHANGES)?, change_key(height, &key));
             }
             changes.next();

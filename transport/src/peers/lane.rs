@@ -7,7 +7,7 @@ use quorate_protocol::limits::FRAME_BYTES_MAX;
 
 use super::{
     INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, INBOX_URGENT_BYTES_MAX, LANES, OUTBOX_BYTES_MAX,
-    OUTBOX_MESSAGES_MAX, OUTBOX_URGENT_BYTES_MAX, URGENT_FRAME_BYTES_MAX,
+    OUTBOX_MESSAGES_MAX, OUTBOX_URGENT_BYTES_MAX, PROPOSAL_FRAME_BYTES_MAX, URGENT_FRAME_BYTES_MAX,
 };
 use crate::budget::Budget;
 use crate::outbox::Outbox;
@@ -48,6 +48,12 @@ impl Lane {
         }
     }
 
+    /// Whether a message may come on this lane: its own, or, where it is too large for that, the bulk lane.
+    pub(super) fn carries(self, message: &PeerMessage) -> bool {
+        let own = Self::of(message);
+        self == own || (self == Self::Bulk && own == Self::Urgent)
+    }
+
     pub(super) fn from_number(number: u8) -> Option<Self> {
         Self::ALL.get(usize::from(number)).copied()
     }
@@ -67,7 +73,8 @@ impl Lane {
     pub(super) const fn frame_bytes_max(self) -> usize {
         match self {
             Self::Urgent => URGENT_FRAME_BYTES_MAX,
-            Self::Proposals | Self::Bulk => FRAME_BYTES_MAX,
+            Self::Proposals => PROPOSAL_FRAME_BYTES_MAX,
+            Self::Bulk => FRAME_BYTES_MAX,
         }
     }
 

@@ -97,7 +97,7 @@ async fn serve_request(
         let _ = send.reset(STREAM_ABANDONED);
         return Ok(());
     };
-    let (request, share) = arrived?;
+    let (request, bytes, share) = arrived?;
     let answer = match request {
         ClientRequest::Prove { key, signature } => match client.prove(&clients, key, &signature) {
             Ok(()) => encode_frame(&ClientReply::Accepted).ok().map(|frame| Answer { frame, _share: None }),
@@ -114,7 +114,7 @@ async fn serve_request(
             let (sender, receiver) = oneshot::channel();
             let replies = client.0.replies.clone();
             let reply = ReplyHandle { sender: Some(sender), replies, _request: Some(share) };
-            let event = ClientEvent::Request { connection: client.clone(), request, reply };
+            let event = ClientEvent::Request { connection: client.clone(), request, bytes, reply };
             // Fails only when nobody listens any more; the reply handle is dropped then.
             let _ = clients.0.events.send((event, Held::ByReply));
             wait_for_answer(&mut send, receiver).await
@@ -131,17 +131,18 @@ async fn wait_for_answer(send: &mut SendStream, receiver: oneshot::Receiver<Answ
     }
 }
 
-/// Reads the only frame of a request's stream, with the share of the budget that it occupies.
+/// Reads the only frame of a request's stream, with its bytes and the share of the budget that it occupies.
 async fn read_request(
     client: &ClientConnection,
     receive: RecvStream,
-) -> Result<(ClientRequest, Share), FrameError> {
+) -> Result<(ClientRequest, usize, Share), FrameError> {
+    client.0.pause.wait().await;
     let mut reader = FrameReader::new(receive, FRAME_BYTES_MAX);
     let length = reader.length().await?.ok_or(FrameError::Truncated)?;
     let (body, share) = client.0.requests.read(&mut reader, length).await?;
     let request = decode_body(&body)?;
     reader.end().await?;
-    Ok((request, share))
+    Ok((request, length, share))
 }
 
 async fn write_answer(send: &mut SendStream, answer: Option<Answer>) -> Result<(), FrameError> {
@@ -170,7 +171,9 @@ async fn serve_submissions(
     receive: RecvStream,
 ) -> Result<(), FrameError> {
     let mut reader = FrameReader::new(receive, FRAME_BYTES_MAX);
-    while let Some(length) = reader.length().await? {
+    loop {
+        client.0.pause.wait().await;
+        let Some(length) = reader.length().await? else { return Ok(()) };
         let reading = client.0.submissions.read(&mut reader, length);
         // Giving the stream up makes the client call anew.
         let read = tokio::time::timeout(REQUEST_TIMEOUT, reading).await;
@@ -178,11 +181,11 @@ async fn serve_submissions(
         let (envelope, results): (Envelope, bool) = decode_body(&body)?;
         let request = ClientRequest::Submit { envelope, results };
         let reply = ReplyHandle { sender: None, replies: client.0.replies.clone(), _request: None };
-        let event = ClientEvent::Request { connection: client.clone(), request, reply };
+        let bytes = length;
+        let event = ClientEvent::Request { connection: client.clone(), request, bytes, reply };
         // Fails only when nobody listens any more.
         let _ = clients.0.events.send((event, Held::Submission { _share: share }));
     }
-    Ok(())
 }
 
 /// Pushes notices on one stream, which is opened with the first of them.

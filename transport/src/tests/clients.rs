@@ -59,7 +59,7 @@ async fn next(events: &mut ClientEvents) -> ClientEvent {
 
 async fn next_request(events: &mut ClientEvents) -> (ClientConnection, ClientRequest, crate::ReplyHandle) {
     match next(events).await {
-        ClientEvent::Request { connection, request, reply } => (connection, request, reply),
+        ClientEvent::Request { connection, request, reply, .. } => (connection, request, reply),
         ClientEvent::Closed { .. } => panic!("closed"),
     }
 }

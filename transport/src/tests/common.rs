@@ -145,7 +145,7 @@ pub(crate) async fn until_disconnected(events: &mut PeerEvents, wanted: ReplicaI
 pub(crate) async fn next_message(events: &mut PeerEvents) -> (ReplicaIndex, PeerMessage) {
     soon("a message", async {
         loop {
-            if let PeerEvent::Message { from, message } = events.recv().await.unwrap() {
+            if let PeerEvent::Message { from, message, .. } = events.recv().await.unwrap() {
                 return (from, message);
             }
         }

@@ -6,12 +6,16 @@ use std::time::Duration;
 use quinn::{Connection, ConnectionError, Endpoint, EndpointConfig, ServerConfig};
 use quorate_crypto::{Ed25519Signer, PublicKey, SecretKey};
 use quorate_protocol::client::{ClientReply, ClientRequest};
+use quorate_protocol::{Envelope, PeerMessage};
 
 use super::common::*;
+use crate::endpoint::HANDSHAKES_MAX;
+use crate::frame::decode_body;
 use crate::identity::{Exporter, prove};
 use crate::peers::dial;
+use crate::peers::{INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, INBOX_URGENT_BYTES_MAX};
 use crate::tuning::{CloseCode, Streams, bind, transport_config};
-use crate::{ClientEndpoint, ClientEvent, Fault, PeerEvent, TransportError, tls};
+use crate::{ClientEndpoint, ClientEvent, Fault, PAUSE_MAX, PeerEvent, TransportError, tls};
 
 const STREAMS: Streams = Streams { bidirectional: 64, unidirectional: 64 };
 
@@ -307,5 +311,159 @@ fn packets_that_are_no_quic_change_nothing() {
             }
         }
         assert_alive(&cluster, &mut node).await;
+    });
+}
+
+/// Hazard RX7: whatever becomes of a handshake or of a connection, its place comes back.
+#[test]
+fn rx7_handshakes_and_connections_that_fail_give_their_places_back() {
+    run(async {
+        let mut cluster = Cluster::new();
+        cluster.limits.connections = 2;
+        let mut node = cluster.start(0);
+        for _ in 0..HANDSHAKES_MAX + 44 {
+            assert!(call(cluster.address(0), cluster.target(0).key, None, b"h3").await.is_err());
+        }
+        for _ in 0..20 {
+            let connection = call_as_client(&cluster).await;
+            let (mut send, _receive) = connection.open_bi().await.unwrap();
+            send.write_all(&framed(&[0xee; 100])).await.unwrap();
+            assert_eq!(close_code(&connection).await, Some(CloseCode::Violation));
+            let event = soon("the end of it", node.client_events.recv()).await;
+            assert!(matches!(event, Some(ClientEvent::Closed { .. })), "{event:?}");
+        }
+        assert_alive(&cluster, &mut node).await;
+    });
+}
+
+/// Hazards A4, RX1: what a peer sends and nobody takes waits at the peer, and no other peer waits for it.
+#[test]
+fn a4_a_flood_of_a_peer_occupies_its_own_budget_and_nothing_else() {
+    run(async {
+        let cluster = Cluster::new();
+        let mut node = cluster.start(0);
+        let mut honest = cluster.start(2);
+        until_connected(&mut node.peer_events, 2).await;
+        until_connected(&mut honest.peer_events, 0).await;
+        let connection = call_as_peer(&cluster, Some(&cluster.secret(1))).await.unwrap();
+        let mut floods = Vec::new();
+        for lane in 0..3_u8 {
+            let mut stream = connection.open_uni().await.unwrap();
+            stream.write_all(&[lane]).await.unwrap();
+            let message = if lane == 2 { large(1) } else { small(1) };
+            let frame = if lane == 1 { Vec::new() } else { framed(&quorate_crypto::encode(&message)) };
+            floods.push(tokio::spawn(async move {
+                while !frame.is_empty() && stream.write_all(&frame).await.is_ok() {}
+                // A lane that is finished would end the connection.
+                std::future::pending::<()>().await;
+            }));
+        }
+        until_connected(&mut node.peer_events, 1).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        honest.peers.send(0, &small(8));
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let (mut messages, mut bytes, mut heard) = (0, 0, false);
+        while let Some(event) = node.peer_events.try_recv() {
+            match event {
+                PeerEvent::Message { from: 1, bytes: length, .. } => {
+                    messages += 1;
+                    bytes += length;
+                }
+                PeerEvent::Message { from: 2, message, .. } => heard = message == small(8),
+                _ => {}
+            }
+        }
+        assert!(heard, "the honest peer's message stands in the queue");
+        assert!((INBOX_MESSAGES_MAX..=2 * INBOX_MESSAGES_MAX).contains(&messages), "{messages}");
+        assert!(bytes <= INBOX_URGENT_BYTES_MAX + INBOX_BYTES_MAX, "{bytes}");
+        assert!(bytes > INBOX_BYTES_MAX / 2, "it was a flood: {bytes}");
+        floods.iter().for_each(tokio::task::JoinHandle::abort);
+    });
+}
+
+/// Hazard A12: a message may come on its own lane only, so that the bound of the lane is one on the message.
+#[test]
+fn a12_a_message_on_a_foreign_lane_ends_the_connection() {
+    run(async {
+        let cluster = Cluster::new();
+        let mut node = cluster.start(0);
+        for (lane, message) in [(0, large(1)), (1, small(1)), (1, large(1))] {
+            let connection = call_as_peer(&cluster, Some(&cluster.secret(1))).await.unwrap();
+            let mut held = Vec::new();
+            for number in 0..3 {
+                let mut stream = connection.open_uni().await.unwrap();
+                stream.write_all(&[number]).await.unwrap();
+                held.push(stream);
+            }
+            until_connected(&mut node.peer_events, 1).await;
+            // A connection that ends while this is being written is the answer as well.
+            let _ = held[lane].write_all(&framed(&quorate_crypto::encode(&message))).await;
+            assert_eq!(close_code(&connection).await, Some(CloseCode::Violation));
+            until_disconnected(&mut node.peer_events, 1).await;
+        }
+        assert_alive(&cluster, &mut node).await;
+    });
+}
+
+/// Hazard A12: whatever kind a message claims to be, and whatever lengths it claims to hold, it is refused at the
+/// first claim that its bytes do not bear out. No type of a message contains itself, so nothing recurses.
+#[test]
+fn a12_claims_without_bytes_are_refused() {
+    let claims = [u32::MAX, 1 << 31, 16 << 20, 1 << 20, 8192, 1024];
+    for kind in 0..=u8::MAX {
+        for claim in claims {
+            for repeated in [1, 4, 64] {
+                let mut body = vec![kind];
+                (0..repeated).for_each(|_| body.extend_from_slice(&claim.to_le_bytes()));
+                // What decodes all the same is a message of these few bytes.
+                for decoded in [
+                    decode_body::<PeerMessage>(&body).map(|message| quorate_crypto::encode(&message)),
+                    decode_body::<ClientRequest>(&body).map(|request| quorate_crypto::encode(&request)),
+                    decode_body::<(Envelope, bool)>(&body)
+                        .map(|submitted| quorate_crypto::encode(&submitted)),
+                ] {
+                    assert!(decoded.is_err() || decoded.is_ok_and(|encoded| encoded == body));
+                }
+            }
+        }
+    }
+}
+
+/// Hazard A5: nothing is read of a client that is paused, and all others are served.
+#[test]
+fn a5_a_client_that_is_paused_waits_alone() {
+    run(async {
+        let cluster = Cluster::new();
+        let mut node = cluster.start(0);
+        let endpoint = ClientEndpoint::new().unwrap();
+        let target = cluster.target(0);
+        let (greedy, _notices) = soon("a connection", endpoint.connect(&target, None)).await.unwrap();
+        let ask = |connection: &crate::ReplicaConnection| {
+            let connection = connection.clone();
+            tokio::spawn(async move { connection.request(&ClientRequest::Status).await })
+        };
+        let first = ask(&greedy);
+        let Some(ClientEvent::Request { connection, reply, .. }) = node.client_events.recv().await else {
+            panic!("no request");
+        };
+        reply.send(&ClientReply::Accepted);
+        first.await.unwrap().unwrap();
+        let paused = std::time::Instant::now();
+        connection.pause(Duration::from_secs(60));
+        let second = ask(&greedy);
+        greedy.submit(&super::clients::envelope(1), false).unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_alive(&cluster, &mut node).await;
+        assert!(paused.elapsed() < PAUSE_MAX, "others are served meanwhile");
+        let mut read = 0;
+        while read < 2 {
+            let event = soon("what was sent while it was paused", node.client_events.recv()).await;
+            if let Some(ClientEvent::Request { reply, .. }) = event {
+                assert!(paused.elapsed() >= PAUSE_MAX);
+                reply.send(&ClientReply::Accepted);
+                read += 1;
+            }
+        }
+        second.await.unwrap().unwrap();
     });
 }

@@ -6,7 +6,8 @@ use quorate_crypto::{Address, NodeSeed};
 use quorate_protocol::PeerMessage;
 
 use super::common::*;
-use crate::peers::{INBOX_BYTES_MAX, OUTBOX_BYTES_MAX, OUTBOX_MESSAGES_MAX, PAUSE_MAX};
+use crate::PAUSE_MAX;
+use crate::peers::{INBOX_BYTES_MAX, OUTBOX_BYTES_MAX, OUTBOX_MESSAGES_MAX};
 use crate::tuning::{CONNECTION_WINDOW_BYTES, IDLE_TIMEOUT};
 use crate::{PeerEvent, ReplicaTransport, TransportError};
 

@@ -1,0 +1,285 @@
+//! What each peer may cost this replica.
+//!
+//! Invariant: whatever a peer sends, it gets no more messages, bytes, signature checks and answers out of this
+//! replica than its budgets say, and no other peer's traffic is touched (hazards A4, A13, RX4). A peer that is
+//! beyond a budget is read more slowly; one that keeps sending what does not hold is barred: what would need a
+//! signature check is dropped unread. A correct replica sends nothing that does not hold, so it is never barred,
+//! and the other budgets are above what a correct one can use.
+
+use crate::budgets::bucket::{Bucket, Rate};
+use quorate_crypto::Hash;
+use quorate_protocol::{Height, PeerMessage, ReplicaIndex, View};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Messages of one peer.
+pub const MESSAGES: Rate = Rate { burst: 16_384, per_second: 16_384 };
+/// Bytes of one peer.
+pub const BYTES: Rate = Rate { burst: 64 << 20, per_second: 128 << 20 };
+/// Signatures checked for envelopes that one peer forwards. Proposals and committed heights need no such budget:
+/// few of them are looked at for each height that is committed.
+pub const FORWARD_CHECKS: Rate = Rate { burst: 8192, per_second: 8192 };
+/// Signatures checked for all other messages of one peer.
+pub const CHECKS: Rate = Rate { burst: 4096, per_second: 2048 };
+/// Signatures checked for messages of one peer that were then refused.
+pub const WASTED_CHECKS: Rate = Rate { burst: 256, per_second: 16 };
+/// Bytes of the past that one peer gets on its questions.
+pub const ANSWERS: Rate = Rate { burst: 16 << 20, per_second: 32 << 20 };
+/// What an answer counts for at least: to find it costs something, however short it is.
+pub const ANSWER_BYTES_MIN: u64 = 64 << 10;
+/// The same question of one peer is answered once in this time; a correct one asks again after twice as long.
+pub const QUESTION_INTERVAL: Duration = Duration::from_millis(125);
+/// Questions of one peer that are remembered: as many as a correct one has at a time.
+pub const QUESTIONS_MAX: usize = 256;
+
+/// A question about the past.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Question {
+    Committed(Height),
+    Batches(Hash),
+    NewView(View),
+}
+
+impl Question {
+    fn of(message: &PeerMessage) -> Option<Self> {
+        match message {
+            PeerMessage::FetchCommitted { from } => Some(Self::Committed(*from)),
+            PeerMessage::FetchBatches { header, .. } => Some(Self::Batches(*header)),
+            PeerMessage::FetchNewView { view } => Some(Self::NewView(*view)),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Account {
+    messages: Bucket,
+    bytes: Bucket,
+    forward_checks: Bucket,
+    checks: Bucket,
+    wasted: Bucket,
+    /// Charged by the thread that reads the past.
+    answers: Arc<Mutex<Bucket>>,
+    /// Whether committed heights are being read for it.
+    reading: Arc<AtomicBool>,
+    asked: BTreeMap<Question, Instant>,
+}
+
+impl Account {
+    fn new() -> Self {
+        Self {
+            messages: Bucket::new(MESSAGES),
+            bytes: Bucket::new(BYTES),
+            forward_checks: Bucket::new(FORWARD_CHECKS),
+            checks: Bucket::new(CHECKS),
+            wasted: Bucket::new(WASTED_CHECKS),
+            answers: Arc::new(Mutex::new(Bucket::new(ANSWERS))),
+            reading: Arc::new(AtomicBool::new(false)),
+            asked: BTreeMap::new(),
+        }
+    }
+
+    fn may_ask(&mut self, question: Question, now: Instant) -> bool {
+        self.asked.retain(|_, at| now.saturating_duration_since(*at) < QUESTION_INTERVAL);
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner).wait(now);
+        if !answers.is_zero() || self.asked.len() >= QUESTIONS_MAX || self.asked.contains_key(&question) {
+            return false;
+        }
+        self.asked.insert(question, now);
+        true
+    }
+}
+
+/// The accounts of all peers.
+#[derive(Debug, Default)]
+pub struct PeerBudgets {
+    accounts: BTreeMap<ReplicaIndex, Account>,
+}
+
+impl PeerBudgets {
+    fn account(&mut self, peer: ReplicaIndex) -> &mut Account {
+        self.accounts.entry(peer).or_insert_with(Account::new)
+    }
+
+    /// A message of so many bytes has arrived: for how long nothing more is to be read of the peer.
+    pub fn arrived(&mut self, peer: ReplicaIndex, bytes: usize, now: Instant) -> Duration {
+        let account = self.account(peer);
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        account.messages.charge(1, now).max(account.bytes.charge(bytes, now))
+    }
+
+    /// So many signatures were checked because of a message that forwards an envelope, or of another one that is
+    /// no proposal and no committed height: for how long nothing more is to be read of the peer.
+    pub fn checked(&mut self, peer: ReplicaIndex, kind: Checked, checks: u64, now: Instant) -> Duration {
+        let account = self.account(peer);
+        match kind {
+            Checked::Forward => account.forward_checks.charge(checks, now),
+            Checked::Other => account.checks.charge(checks, now),
+            Checked::Progress => Duration::ZERO,
+        }
+    }
+
+    /// So many of them were for a message that is refused.
+    pub fn wasted(&mut self, peer: ReplicaIndex, checks: u64, now: Instant) {
+        // A message that breaks a rule before its signature is looked at is an error as well.
+        self.account(peer).wasted.charge(checks.max(1), now);
+    }
+
+    /// Whether nothing of the peer is looked at that would need a signature check.
+    pub fn is_barred(&self, peer: ReplicaIndex, now: Instant) -> bool {
+        self.accounts.get(&peer).is_some_and(|account| !account.wasted.wait(now).is_zero())
+    }
+
+    /// Whether a message may pass that asks for the past, if it does: not more often than a correct replica
+    /// asks, and not while the peer has had more than its share.
+    pub fn may_ask(&mut self, peer: ReplicaIndex, message: &PeerMessage, now: Instant) -> bool {
+        Question::of(message).is_none_or(|question| self.account(peer).may_ask(question, now))
+    }
+
+    /// Charges an answer out of memory.
+    pub fn answered(&mut self, peer: ReplicaIndex, bytes: usize, now: Instant) {
+        Reading::charge(&self.account(peer).answers, bytes, now);
+    }
+
+    /// Lets committed heights be read for a peer; `None` while others are.
+    pub fn read(&mut self, peer: ReplicaIndex) -> Option<Reading> {
+        let account = self.account(peer);
+        let busy = account.reading.swap(true, Ordering::AcqRel);
+        let (reading, answers) = (Arc::clone(&account.reading), Arc::clone(&account.answers));
+        (!busy).then_some(Reading { reading, answers })
+    }
+}
+
+/// Which budget pays for the checks of a message.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Checked {
+    /// That of forwarded envelopes.
+    Forward,
+    /// None: what is looked at is bounded by the heights that are committed.
+    Progress,
+    /// That of all the rest.
+    Other,
+}
+
+impl Checked {
+    /// By the kind of a message that passed the screen.
+    pub fn of(message: &PeerMessage) -> Self {
+        match message {
+            PeerMessage::Forward(_) => Self::Forward,
+            PeerMessage::PrePrepare(_) | PeerMessage::Committed(_) | PeerMessage::Batches(_) => {
+                Self::Progress
+            }
+            _ => Self::Other,
+        }
+    }
+}
+
+/// The right to have committed heights read; given back when it is dropped, also unused.
+#[derive(Debug)]
+pub struct Reading {
+    reading: Arc<AtomicBool>,
+    answers: Arc<Mutex<Bucket>>,
+}
+
+impl Reading {
+    /// So many bytes leave.
+    pub fn answered(&self, bytes: usize, now: Instant) {
+        Self::charge(&self.answers, bytes, now);
+    }
+
+    fn charge(answers: &Mutex<Bucket>, bytes: usize, now: Instant) {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX).max(ANSWER_BYTES_MIN);
+        answers.lock().unwrap_or_else(PoisonError::into_inner).charge(bytes, now);
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.reading.store(false, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(began: Instant, milliseconds: u64) -> Instant {
+        began + Duration::from_millis(milliseconds)
+    }
+
+    /// Hazard A4: a flood is slowed to its budget, and nobody else is.
+    #[test]
+    fn a4_a_flood_is_slowed_and_nobody_else_is() {
+        let (mut budgets, began) = (PeerBudgets::default(), Instant::now());
+        let (mut paused, mut taken) = (began, 0_u64);
+        for millisecond in 0..10_000 {
+            let now = after(began, millisecond);
+            for _ in 0..100 {
+                if paused <= now {
+                    taken += 1;
+                    paused = now + budgets.arrived(1, 100, now);
+                }
+            }
+            assert_eq!(budgets.arrived(2, 1000, now), Duration::ZERO, "a correct peer at 1000 a second");
+        }
+        let allowed = MESSAGES.burst + 10 * MESSAGES.per_second;
+        assert!(taken <= allowed + 10 && taken > allowed - 200, "{taken} of {allowed}");
+        // Few and large ones are slowed by their bytes.
+        let wait = (0..20).map(|_| budgets.arrived(3, 16 << 20, began)).max();
+        assert!(wait.is_some_and(|wait| wait > Duration::from_secs(1)));
+    }
+
+    /// Hazard A13: who wastes checks is barred, and is heard again after it has stopped.
+    #[test]
+    fn a13_a_peer_whose_messages_do_not_hold_is_barred_for_a_while() {
+        let (mut budgets, began) = (PeerBudgets::default(), Instant::now());
+        let mut wasted = 0_u64;
+        for millisecond in 0..60_000 {
+            let now = after(began, millisecond);
+            if !budgets.is_barred(1, now) {
+                // Thirty signatures of a NEW-VIEW, the last of which is bad.
+                wasted += 30;
+                budgets.wasted(1, 30, now);
+            }
+            assert!(!budgets.is_barred(2, now));
+        }
+        assert!(wasted <= WASTED_CHECKS.burst + 60 * WASTED_CHECKS.per_second + 60, "{wasted}");
+        let quiet = after(began, 60_000 + 4000);
+        assert!(!budgets.is_barred(1, quiet));
+    }
+
+    #[test]
+    fn the_past_is_read_for_a_peer_once_at_a_time_and_within_its_share() {
+        let (mut budgets, began) = (PeerBudgets::default(), Instant::now());
+        let ask = |from| PeerMessage::FetchCommitted { from };
+        assert!(budgets.may_ask(1, &ask(7), began));
+        assert!(!budgets.may_ask(1, &ask(7), began), "the same question again");
+        assert!(budgets.may_ask(1, &ask(8), began) && budgets.may_ask(2, &ask(7), began));
+        assert!(budgets.may_ask(1, &ask(7), began + QUESTION_INTERVAL));
+        let reading = budgets.read(1).unwrap();
+        assert!(budgets.read(1).is_none() && budgets.read(2).is_some());
+        reading.answered(64 << 20, began);
+        drop(reading);
+        assert!(budgets.read(1).is_some());
+        // It has had more than its share: nothing until that is made good.
+        assert!(!budgets.may_ask(1, &ask(9), after(began, 1000)));
+        assert!(budgets.may_ask(1, &ask(9), after(began, 1600)));
+        assert!(budgets.may_ask(2, &ask(9), began));
+        // Short answers cost something as well: one who asks for one after the other is not served for ever.
+        let mut answered = 0_u64;
+        for height in 0..100_000 {
+            let now = after(began, 10_000 + height / 100);
+            if budgets.may_ask(3, &ask(height), now) {
+                answered += 1;
+                budgets.answered(3, 10, now);
+            }
+        }
+        let bytes = ANSWERS.burst + ANSWERS.per_second;
+        assert!(answered <= bytes / ANSWER_BYTES_MIN + 1, "{answered} in a second");
+        assert!(budgets.account(3).asked.len() <= QUESTIONS_MAX);
+        // What is no question about the past passes.
+        assert!(budgets.may_ask(3, &PeerMessage::FetchBlock { id: Hash([1; 32]) }, after(began, 11_000)));
+    }
+}
