@@ -16,7 +16,7 @@ esac
 source deploy/setup.sh
 
 say "building (release)"
-cargo build --quiet --release --locked --workspace
+cargo build --quiet --release --locked --workspace --features quorate/faults
 target=${CARGO_TARGET_DIR:-target}
 quorate=$(cd "$target/release" && pwd)/quorate
 [ -e /dev/fuse ] || { echo "quorate: there is no /dev/fuse here: load the kernel module (modprobe fuse), or pass the device into the container" >&2; exit 1; }

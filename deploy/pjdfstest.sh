@@ -31,7 +31,7 @@ if ! "$tool" --version 2>/dev/null | grep -qF "$version"; then
   cargo install pjdfstest --version "$version" --locked --debug --quiet --force --root "$quorate_cache/tools"
 fi
 quorate=${QUORATE:-${CARGO_TARGET_DIR:-target}/release/quorate}
-[ -x "$quorate" ] || cargo build --quiet --release --locked --workspace
+[ -x "$quorate" ] || cargo build --quiet --release --locked --workspace --features quorate/faults
 quorate=$(realpath "$quorate")
 
 place=$(mktemp -d "${TMPDIR:-/tmp}/quorate-pjdfstest.XXXXXX")

@@ -53,10 +53,16 @@ quorate_rocksdb() {
 }
 quorate_rocksdb
 
+# The kinds of faults that a build with the feature `faults` knows, as they are given to --fault.
+quorate_fault_kinds() {
+  "${CARGO_TARGET_DIR:-target}"/release/quorate dev --help \
+    | sed -n '/^Fault kinds:/,$p' | awk 'NR > 1 && NF { print $1 }' | sed 's/=ID/=2/; s/=MS/=300/'
+}
+
 # What the tests need besides: test runner, licence checker, and the programs that use the mount.
 quorate_test_tools() {
   quorate_fuse_device
-  quorate_packages rsync rsync python3 python3 setpriv util-linux diff diffutils
+  quorate_packages rsync rsync python3 python3 setpriv util-linux diff diffutils faketime faketime
   local tool version
   for tool in cargo-nextest=0.9.143 cargo-deny=0.20.2; do
     version=${tool#*=} tool=${tool%=*}

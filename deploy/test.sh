@@ -8,19 +8,35 @@ began=$SECONDS
 
 step() { say "$* (at $((SECONDS - began)) s)"; }
 
+# Kinds of faults, separated by commas: the next three for each commit, or for each day outside of git.
+attacks_of_this_run() {
+  local kinds number
+  mapfile -t kinds < <(quorate_fault_kinds)
+  number=$(git rev-list --count HEAD 2>/dev/null) || number=$(($(date +%s) / 86400))
+  for place in 0 1 2; do echo "${kinds[$(((number * 3 + place) % ${#kinds[@]}))]}"; done | paste -sd ,
+}
+
 step "lint: format, clippy, dependencies"
 cargo fmt --all --check
-cargo clippy --quiet --workspace --all-targets -- -D warnings
+cargo clippy --quiet --workspace --all-targets --features quorate/faults -- -D warnings
+cargo clippy --quiet -p quorate-transport -p quorate-replica -p quorate-cluster -p quorate-bench -p quorate -- -D warnings
 cargo deny --log-level error check bans licenses sources
 
 step "build and unit tests"
-cargo nextest run --workspace --cargo-profile release --no-fail-fast -E 'not binary(processes)'
+cargo nextest run --workspace --cargo-profile release --features quorate/faults --no-fail-fast -E 'not binary(processes)'
 
-step "real processes: clusters, mounts, faults, bad input, the commands of the README"
-cargo nextest run --workspace --cargo-profile release --no-fail-fast -E 'binary(processes)'
+step "a production build, which has no fault injection in it"
+cargo nextest run --workspace --cargo-profile release --no-fail-fast --test production
+
+# Three kinds of faults each time, others for each commit; deploy/soak.sh tries them all.
+step "real processes: clusters, mounts, crashes, bad input, the commands of the README, attacks"
+cargo build --quiet --release --locked --workspace --features quorate/faults
+QUORATE_ATTACKS=$(attacks_of_this_run)
+export QUORATE_ATTACKS
+echo "attacks of this run: $QUORATE_ATTACKS"
+cargo nextest run --workspace --cargo-profile release --features quorate/faults --no-fail-fast -E 'binary(processes)'
 
 step "the POSIX test suite"
-cargo build --quiet --release --locked --workspace
 bash deploy/pjdfstest.sh
 
 step "the simulator: 20,000 seeds"

@@ -5,6 +5,8 @@
 //! cluster that another one started; and nobody restarts a replica but whoever is asked to.
 
 pub mod local;
+#[cfg(feature = "faults")]
+pub mod network;
 pub mod ports;
 pub mod process;
 

@@ -68,6 +68,7 @@ pub struct LocalCluster {
     file: ClusterFile,
     children: Mutex<BTreeMap<ReplicaIndex, Child>>,
     arguments: BTreeMap<ReplicaIndex, Vec<OsString>>,
+    environment: BTreeMap<ReplicaIndex, Vec<(OsString, OsString)>>,
 }
 
 impl LocalCluster {
@@ -104,12 +105,18 @@ impl LocalCluster {
             file,
             children: Mutex::default(),
             arguments: BTreeMap::new(),
+            environment: BTreeMap::new(),
         })
     }
 
     /// Adds arguments to every later start of a replica.
     pub fn set_arguments(&mut self, replica: ReplicaIndex, arguments: Vec<OsString>) {
         self.arguments.insert(replica, arguments);
+    }
+
+    /// Adds variables to the environment of every later start of a replica.
+    pub fn set_environment(&mut self, replica: ReplicaIndex, variables: Vec<(OsString, OsString)>) {
+        self.environment.insert(replica, variables);
     }
 
     /// Gives replicas that do not run new ports where the old ones are taken by somebody else.
@@ -138,6 +145,28 @@ impl LocalCluster {
             file.write(&self.directory.join(CLUSTER_FILE))?;
             self.file = file;
         }
+        Ok(())
+    }
+
+    /// Writes the cluster files with the addresses at which the replicas really listen, whatever network was
+    /// put between them: each replica's own file knows its own.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    #[cfg(feature = "faults")]
+    pub fn restore_addresses(&mut self) -> Result<(), ClusterError> {
+        let mut file = self.file.clone();
+        for index in self.indices() {
+            let own = ClusterFile::read(&self.replica_directory(index).join(CLUSTER_FILE))?;
+            if let Some(address) = own.addresses().get(usize::from(index)) {
+                file = file.with_address(index, address.clone());
+            }
+        }
+        for index in self.indices() {
+            file.write(&self.replica_directory(index).join(CLUSTER_FILE))?;
+        }
+        file.write(&self.cluster_path())?;
+        self.file = file;
         Ok(())
     }
 
@@ -191,11 +220,10 @@ impl LocalCluster {
         if self.running(replica).is_some() {
             return Err(ClusterError::Running(replica));
         }
-        let none = Vec::new();
-        let arguments = self.arguments.get(&replica).unwrap_or(&none);
-        let mut child = process::spawn(&self.binary, &directory, arguments).map_err(|source| {
-            ClusterError::Io { what: format!("replica {replica} cannot be started"), source }
-        })?;
+        let of = |source| ClusterError::Io { what: format!("replica {replica} cannot be started"), source };
+        let arguments = self.arguments.get(&replica).map_or(&[][..], Vec::as_slice);
+        let environment = self.environment.get(&replica).map_or(&[][..], Vec::as_slice);
+        let mut child = process::spawn(&self.binary, &directory, arguments, environment).map_err(of)?;
         process::share_processors(&child, usize::from(replica), self.indices().count());
         // Until it has written its pid file, nobody could find it, and it might be started twice.
         process::wait_found(&mut child, &directory, START_PATIENCE);

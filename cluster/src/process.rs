@@ -23,7 +23,12 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 /// The system's, when the log file cannot be opened or the program cannot be started.
-pub fn spawn(binary: &Path, directory: &Path, arguments: &[OsString]) -> io::Result<Child> {
+pub fn spawn(
+    binary: &Path,
+    directory: &Path,
+    arguments: &[OsString],
+    environment: &[(OsString, OsString)],
+) -> io::Result<Child> {
     let log = OpenOptions::new().create(true).append(true).open(directory.join(LOG_FILE))?;
     let errors = log.try_clone()?;
     Command::new(binary)
@@ -31,6 +36,7 @@ pub fn spawn(binary: &Path, directory: &Path, arguments: &[OsString]) -> io::Res
         .arg("--dir")
         .arg(directory)
         .args(arguments)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(log)
         .stderr(errors)

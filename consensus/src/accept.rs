@@ -43,13 +43,9 @@ impl Replica {
             return;
         }
         let signed = SignedDigest { digest, signature: message.signature };
-        match self.view.pre_prepares.get_mut(&height) {
-            None => {
-                self.watch_proposal(&message);
-                let kept = Kept { digest, message: Arc::new(message), contradicted: false };
-                self.view.pre_prepares.insert(height, kept);
-            }
-            Some(kept) => kept.contradicted |= kept.digest != digest,
+        if !self.view.pre_prepares.contains_key(&height) {
+            self.watch_proposal(&message);
+            self.view.pre_prepares.insert(height, Kept { digest, message: Arc::new(message) });
         }
         self.note_proposal(view, height, signed);
     }

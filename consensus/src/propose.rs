@@ -101,7 +101,7 @@ impl Replica {
         let statement = PrePrepare::statement(cluster, epoch, view, height, digest);
         let signature = self.signer.sign(&statement);
         let message = PrePrepare { epoch, view, height, proposal: proposal.clone(), signature };
-        let kept = Kept { digest, message: Arc::new(message.clone()), contradicted: false };
+        let kept = Kept { digest, message: Arc::new(message.clone()) };
         self.view.pre_prepares.insert(height, kept);
         self.monitor.proposed(height, self.now);
         self.effects.push(Effect::Broadcast { message: Arc::new(PeerMessage::PrePrepare(message)) });

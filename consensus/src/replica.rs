@@ -50,8 +50,6 @@ pub(crate) struct Kept {
     /// Digest of its proposal.
     pub digest: Hash,
     pub message: Arc<PrePrepare>,
-    /// Whether another one was seen at its height.
-    pub contradicted: bool,
 }
 
 /// The view that this replica is in or wants to enter.

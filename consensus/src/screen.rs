@@ -6,7 +6,7 @@
 
 use quorate_crypto::{Certificate, CertificateKind};
 use quorate_protocol::peer::{Announcement, CommittedBatch};
-use quorate_protocol::{PeerMessage, PrePrepare, ReplicaIndex, View, Vote};
+use quorate_protocol::{EvidenceKind, PeerMessage, PrePrepare, ReplicaIndex, View, Vote};
 
 use crate::replica::Replica;
 
@@ -27,14 +27,14 @@ impl Replica {
             PeerMessage::Certificate(certificate) => self.is_wanted_certificate(certificate),
             PeerMessage::Committed(batches) => self.are_wanted(from, batches),
             PeerMessage::Batches(batches) => {
-                let first = batches.first().map(|batch| batch.header.hash());
-                first.is_some_and(|header| self.fetches.wants(&header) || self.has_inquired(&header))
+                let wanted = |hash| self.fetches.wants(&hash) || self.inquires(&hash);
+                batches.first().is_some_and(|batch| wanted(batch.header.hash()))
             }
-            PeerMessage::Proposed(statement) => self.is_contrary(statement),
             PeerMessage::Resign(resign) => {
                 let leader = self.configuration.leader(resign.view);
                 self.resignations.get(&leader).is_none_or(|known| *known < resign.view)
             }
+            PeerMessage::Proposed(statement) => self.is_contrary(statement),
             _ => true,
         };
         wanted.then_some(message)
@@ -74,7 +74,9 @@ impl Replica {
             || height <= self.committed.height
             || self.configuration.leader(view) == self.configuration.me();
         let kept = self.view.pre_prepares.get(&height);
-        !stale && kept.is_none_or(|kept| !kept.contradicted && *kept.message != *message)
+        // Another proposal at the same place is evidence, once.
+        let news = || self.is_news(self.leader(), EvidenceKind::ConflictingPrePrepare, (view, height));
+        !stale && kept.is_none_or(|kept| *kept.message != *message && news())
     }
 
     fn is_wanted_certificate(&self, certificate: &Certificate) -> bool {

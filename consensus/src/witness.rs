@@ -71,9 +71,14 @@ impl Replica {
     }
 
     /// Whether evidence of this kind against this replica would be reported.
-    fn is_news(&self, culprit: ReplicaIndex, kind: EvidenceKind, place: (View, Height)) -> bool {
+    pub(crate) fn is_news(&self, culprit: ReplicaIndex, kind: EvidenceKind, place: (View, Height)) -> bool {
         let known = self.witness.reported.get(&(culprit, kind));
         known.is_none_or(|places| places.len() < EVIDENCE_PER_KIND_MAX && !places.contains(&place))
+    }
+
+    /// Whether somebody was asked what it voted for with this header.
+    pub(crate) fn inquires(&self, header: &Hash) -> bool {
+        self.witness.inquiries.contains_key(header)
     }
 
     fn vote_holds(&self, vote: &Vote) -> bool {
@@ -260,11 +265,6 @@ impl Replica {
         }
         let inquiry = Inquiry { vote, certified: certified.clone(), certificate: certificate.clone() };
         self.witness.inquiries.insert(inquiry.vote.header, inquiry);
-    }
-
-    /// Whether somebody was asked what this header is.
-    pub(crate) fn has_inquired(&self, header: &Hash) -> bool {
-        self.witness.inquiries.contains_key(header)
     }
 
     /// Batches have come; the first one may be what somebody voted for.

@@ -63,6 +63,7 @@ pub enum Output {
 /// `quorate dev`.
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
+#[cfg_attr(feature = "faults", command(after_help = fault_help()))]
 pub struct DevArgs {
     /// Act on one replica of a running cluster.
     #[command(subcommand)]
@@ -83,6 +84,25 @@ pub struct DevArgs {
     /// Run this shell command in the mount, then stop everything and exit with its status.
     #[arg(long, value_name = "SHELL COMMAND")]
     pub exec: Option<String>,
+    /// Make a replica faulty on purpose; may be given several times. The kinds are listed below.
+    #[cfg(feature = "faults")]
+    #[arg(long = "fault", value_name = "ID=KIND", value_parser = parse_fault)]
+    pub faults: Vec<(u8, quorate_replica::faults::Fault)>,
+}
+
+/// The kinds of faults, for the help.
+#[cfg(feature = "faults")]
+fn fault_help() -> String {
+    format!("Fault kinds:\n{}", quorate_replica::faults::help())
+}
+
+/// "ID=KIND".
+#[cfg(feature = "faults")]
+fn parse_fault(text: &str) -> Result<(u8, quorate_replica::faults::Fault), String> {
+    let (replica, kind) = text.split_once('=').ok_or("neither ID=KIND nor ID=KIND=VALUE")?;
+    let replica = replica.parse().map_err(|_| format!("`{replica}` is not the number of a replica"))?;
+    let kind = kind.parse().map_err(|error: quorate_replica::faults::FaultError| error.to_string())?;
+    Ok((replica, kind))
 }
 
 /// What may be done to one replica of a running cluster.
@@ -146,6 +166,7 @@ pub enum KeyAction {
 
 /// `quorate replica`.
 #[derive(Args, Debug)]
+#[cfg_attr(feature = "faults", command(after_help = fault_help()))]
 pub struct ReplicaArgs {
     /// The replica's directory, as `quorate init` made it.
     #[arg(long)]
@@ -162,6 +183,10 @@ pub struct ReplicaArgs {
     /// Refuse file content when less than this of the disk would be left for log and state.
     #[arg(long, value_name = "BYTES", default_value_t = quorate_replica::DISK_RESERVE_DEFAULT)]
     pub disk_reserve: u64,
+    /// Be faulty on purpose.
+    #[cfg(feature = "faults")]
+    #[arg(long, value_name = "KIND")]
+    pub fault: Option<quorate_replica::faults::Fault>,
 }
 
 /// `quorate mount`.
@@ -307,6 +332,55 @@ pub enum BenchAction {
     Meta(BenchMetaArgs),
     /// Null operations through consensus, without a mount.
     Consensus(BenchConsensusArgs),
+    /// How long nothing is committed when a leader is killed, and when it hands over, in a cluster of its own.
+    LeaderCrash(BenchLeaderCrashArgs),
+    /// What is kept of throughput and latency under each attack, in clusters of its own.
+    #[cfg(feature = "faults")]
+    Faults(BenchFaultsArgs),
+}
+
+/// `quorate bench leader-crash`.
+#[derive(Args, Debug)]
+pub struct BenchLeaderCrashArgs {
+    /// Leaders to kill, and as many to hand over.
+    #[arg(long, default_value_t = 5)]
+    pub kills: usize,
+    /// Replicas.
+    #[arg(long, default_value_t = 4)]
+    pub replicas: usize,
+    /// Operations in flight.
+    #[arg(long, default_value_t = 64)]
+    pub concurrency: usize,
+    /// Client sessions that share them.
+    #[arg(long, default_value_t = 4)]
+    pub sessions: usize,
+}
+
+/// `quorate bench faults`.
+#[cfg(feature = "faults")]
+#[derive(Args, Debug)]
+pub struct BenchFaultsArgs {
+    /// Kinds of attacks, separated by commas; those of replicas, and bad-client, flooding-client. Default: all.
+    #[arg(long, value_delimiter = ',')]
+    pub kinds: Vec<String>,
+    /// Replicas: with 4 one is faulty, with 7 two are. Default: both.
+    #[arg(long, value_delimiter = ',', default_values_t = [4, 7])]
+    pub replicas: Vec<usize>,
+    /// Runs with each attack, and as many without.
+    #[arg(long, default_value_t = 2)]
+    pub rounds: usize,
+    /// Seconds of each run.
+    #[arg(long, default_value_t = 3)]
+    pub seconds: u64,
+    /// Operations in flight.
+    #[arg(long, default_value_t = 512)]
+    pub concurrency: usize,
+    /// Client sessions that share them.
+    #[arg(long, default_value_t = 4)]
+    pub sessions: usize,
+    /// How to print it: a table in Markdown, or JSON.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
 }
 
 /// `quorate bench meta`.

@@ -15,7 +15,7 @@ const DETERMINISTIC: [&str; 7] =
     ["crypto", "merkle", "protocol", "metadata", "execution", "consensus", "audit"];
 
 /// Which rooms each room may know.
-const ARROWS: [(&str, &[&str]); 17] = [
+const ARROWS: [(&str, &[&str]); 18] = [
     ("crypto", &[]),
     ("merkle", &["crypto"]),
     ("protocol", &["crypto"]),
@@ -23,6 +23,7 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("execution", &["crypto", "merkle", "protocol", "metadata"]),
     ("consensus", &["crypto", "protocol"]),
     ("audit", &["crypto", "merkle", "protocol", "execution"]),
+    ("history", &[]),
     ("store", &["crypto", "protocol"]),
     ("transport", &["crypto", "protocol"]),
     (
@@ -41,10 +42,10 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ),
     ("client", &["crypto", "merkle", "protocol", "metadata", "execution", "transport"]),
     ("client-fuse", &["crypto", "protocol", "metadata", "client"]),
-    ("cluster", &["crypto", "protocol", "transport", "replica", "client"]),
-    ("sim", &["crypto", "merkle", "protocol", "metadata", "execution", "consensus", "audit"]),
+    ("cluster", &["crypto", "protocol", "history", "transport", "replica", "client"]),
+    ("sim", &["crypto", "merkle", "protocol", "metadata", "execution", "consensus", "audit", "history"]),
     ("model", &[]),
-    ("bench", &["crypto", "protocol", "client", "cluster"]),
+    ("bench", &["crypto", "protocol", "history", "transport", "client", "cluster"]),
     (
         "quorate",
         &[
@@ -54,6 +55,7 @@ const ARROWS: [(&str, &[&str]); 17] = [
             "metadata",
             "execution",
             "audit",
+            "history",
             "store",
             "transport",
             "replica",

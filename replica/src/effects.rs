@@ -88,6 +88,8 @@ impl Node {
                 std::process::exit(crate::EXIT_DEFECT);
             }
         };
+        #[cfg(feature = "faults")]
+        self.executing(height, &state);
         let job = Job { height, digest, parent: state, proposal };
         if job.proposal.operation_count() <= INLINE_OPERATIONS_MAX {
             // Cheaper than waking the thread and being woken by it.

@@ -35,8 +35,8 @@ impl Node {
         match event {
             PeerEvent::Connected(peer) => {
                 tracing::info!(peer, "connected");
-                self.send_all(peer, self.evidence.offers());
                 self.step(Input::Connected(peer));
+                self.send_all(peer, self.evidence.offers());
             }
             PeerEvent::Disconnected(peer) => {
                 tracing::info!(peer, "disconnected");
@@ -58,7 +58,6 @@ impl Node {
             message if !self.peer_budgets.may_ask(from, &message, now) => {
                 tracing::debug!(from, "a peer asks too often");
             }
-            PeerMessage::Forward(envelope) => self.on_forwarded(from, envelope, now),
             PeerMessage::OfferEvidence(offers) => {
                 let question = self.evidence.offered(from, &offers, now);
                 self.send_all(from, question);
@@ -69,6 +68,7 @@ impl Node {
                 self.peer_budgets.answered(from, bytes, now);
             }
             PeerMessage::Evidence(evidence) => self.on_evidence(from, *evidence, now),
+            PeerMessage::Forward(envelope) => self.on_forwarded(from, envelope, now),
             message => self.on_consensus_message(from, message, now),
         }
     }
@@ -252,16 +252,6 @@ impl Node {
     }
 }
 
-/// Who judges evidence here.
-pub(crate) fn court<'a>(configuration: &'a Configuration, verifier: &'a dyn Verifier) -> Court<'a> {
-    Court {
-        cluster: *configuration.cluster(),
-        members: configuration.members(),
-        genesis: configuration.genesis(),
-        verifier,
-    }
-}
-
 /// Whether the door checks signatures of a message; not those of votes that the voter itself brings.
 fn needs_checks(from: ReplicaIndex, message: &PeerMessage) -> bool {
     match message {
@@ -273,6 +263,16 @@ fn needs_checks(from: ReplicaIndex, message: &PeerMessage) -> bool {
         | PeerMessage::FetchBatches { .. }
         | PeerMessage::FetchNewView { .. } => false,
         _ => true,
+    }
+}
+
+/// Who judges evidence here.
+pub(crate) fn court<'a>(configuration: &'a Configuration, verifier: &'a dyn Verifier) -> Court<'a> {
+    Court {
+        cluster: *configuration.cluster(),
+        members: configuration.members(),
+        genesis: configuration.genesis(),
+        verifier,
     }
 }
 

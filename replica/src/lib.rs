@@ -13,6 +13,8 @@ mod error;
 mod evidence;
 mod executor;
 mod fairness;
+#[cfg(feature = "faults")]
+pub mod faults;
 mod history;
 mod inbound;
 mod keeper;

@@ -88,6 +88,8 @@ pub struct Node {
     /// When what waits is looked after next.
     pub(crate) care_due: Instant,
     pub(crate) epoch_start: Instant,
+    #[cfg(feature = "faults")]
+    pub(crate) faults: crate::faults::Faults,
 }
 
 /// Where a node's events come from.
@@ -154,6 +156,8 @@ impl Node {
             self.timer = None;
             self.step(Input::Tick);
         }
+        #[cfg(feature = "faults")]
+        self.misbehave();
         if self.care_due <= now {
             self.care_due = now + CARE_INTERVAL;
             self.blocks.look_after(&self.state);
@@ -194,8 +198,21 @@ impl Node {
         Monotonic(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
     }
 
+    /// The wall clock; a replica that is faulty on purpose may have another one.
+    #[cfg(not(feature = "faults"))]
+    fn wall(&self) -> quorate_protocol::BatchTime {
+        crate::provision::now()
+    }
+
     pub(crate) fn step(&mut self, input: Input) {
-        let effects = self.consensus.step(self.now(), crate::provision::now(), input);
+        #[cfg(feature = "faults")]
+        let Some(input) = self.noticed(input) else { return };
+        self.take_in(input);
+    }
+
+    pub(crate) fn take_in(&mut self, input: Input) {
+        let wall = self.wall();
+        let effects = self.consensus.step(self.now(), wall, input);
         for effect in effects {
             self.perform(effect);
         }

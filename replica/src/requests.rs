@@ -148,6 +148,10 @@ impl Node {
     }
 
     fn read(&mut self, connection: ClientConnection, mut request: ReadRequest, reply: ReplyHandle) {
+        #[cfg(feature = "faults")]
+        if self.answers_at_any_height() {
+            return reply.send(&self.answer(&connection, &request));
+        }
         if request.fresh {
             request.at_least = request.at_least.max(self.consensus.read_index().height);
         }
@@ -163,17 +167,24 @@ impl Node {
 
     fn answer(&self, connection: &ClientConnection, request: &ReadRequest) -> ClientReply {
         let Some((key, _)) = self.principal(connection) else { return nobody() };
-        match self.state.answer(&key, &request.credential, &request.query) {
+        let (state, certificate) = self.standing();
+        match state.answer(&key, &request.credential, &request.query) {
             Ok(answered) => match answered.proof.try_into() {
                 Ok(proof) => ClientReply::Read(ReadAnswer {
-                    header: self.state.header().clone(),
-                    certificate: self.certificate.clone(),
+                    header: state.header().clone(),
+                    certificate: certificate.cloned(),
                     proof,
                 }),
                 Err(_) => refused(Refusal::Invalid, "the answer is too large: ask for less"),
             },
             Err(error) => refused(Refusal::Invalid, &error.to_string()),
         }
+    }
+
+    /// What reads are answered from.
+    #[cfg(not(feature = "faults"))]
+    fn standing(&self) -> (&quorate_execution::State, Option<&Certificate>) {
+        (&self.state, self.certificate.as_ref())
     }
 
     /// Answers the reads whose height is here now.

@@ -50,13 +50,23 @@ pub struct ReplicaOptions {
     pub retention: Retention,
     /// Bytes of its disk that blocks leave to log and state.
     pub disk_reserve: u64,
+    /// How it is faulty on purpose, if it is.
+    #[cfg(feature = "faults")]
+    pub fault: Option<crate::faults::Fault>,
 }
 
 impl ReplicaOptions {
     /// Those of a directory, all others as usual.
     #[must_use]
     pub fn new(directory: PathBuf) -> Self {
-        Self { directory, listen: None, retention: Retention::default(), disk_reserve: RESERVE_BYTES_DEFAULT }
+        Self {
+            directory,
+            listen: None,
+            retention: Retention::default(),
+            disk_reserve: RESERVE_BYTES_DEFAULT,
+            #[cfg(feature = "faults")]
+            fault: None,
+        }
     }
 }
 
@@ -93,8 +103,14 @@ async fn serve(
     // The port first: a second process on it is found before anything is read.
     let transport = start_transport(options, cluster, seed, me)?;
     tracing::info!(replica = me, address = %transport.local_address(), "listening");
+    #[cfg(feature = "faults")]
+    let faults = start_faults(options, cluster, seed, me, &transport)?;
     let place = Place { cluster, seed, me, directory, options };
     let (mut node, mut sources) = assemble(&place, transport, stop)?;
+    #[cfg(feature = "faults")]
+    {
+        node.faults = faults;
+    }
     ready.store(true, Ordering::Release);
     tracing::info!(replica = me, height = node.consensus.committed_height(), "ready");
     node.run(&mut sources).await;
@@ -178,6 +194,8 @@ fn assemble(
         timer: None,
         care_due: Instant::now(),
         epoch_start: Instant::now(),
+        #[cfg(feature = "faults")]
+        faults: crate::faults::Faults::default(),
     };
     for effect in effects {
         node.perform(effect);
@@ -252,6 +270,22 @@ fn start_transport(
         TransportError::Bind { address, source } => ReplicaError::Bind { address, source },
         other => other.into(),
     })
+}
+
+/// Before anything is sent, so that nothing leaves as it should.
+#[cfg(feature = "faults")]
+fn start_faults(
+    options: &ReplicaOptions,
+    cluster: &ClusterFile,
+    seed: &NodeSeed,
+    me: ReplicaIndex,
+    transport: &ReplicaTransport,
+) -> Result<crate::faults::Faults, ReplicaError> {
+    let genesis =
+        State::genesis(cluster.genesis()).map_err(|error| ReplicaError::Genesis(error.to_string()))?;
+    let signer = Ed25519Signer::new(seed.derive(Role::Consensus));
+    let hashes = (cluster.cluster(), genesis.hash());
+    crate::faults::Faults::start(options.fault, hashes, cluster.members(), me, signer, &transport.peers)
 }
 
 fn resolve(cluster: &ClusterFile, me: ReplicaIndex) -> Result<SocketAddr, ReplicaError> {

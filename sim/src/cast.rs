@@ -35,13 +35,14 @@ struct Secrets {
     replicas: Vec<SecretKey>,
     members: Vec<Member>,
     principal: SecretKey,
+    stranger: SecretKey,
 }
 
 fn secrets() -> &'static Secrets {
     static SECRETS: OnceLock<Secrets> = OnceLock::new();
     SECRETS.get_or_init(|| {
         let seeds: Vec<_> =
-            (0..=REPLICAS_MAX as u8).map(|index| NodeSeed::from_bytes([index + 1; 32])).collect();
+            (0..=REPLICAS_MAX as u8 + 1).map(|index| NodeSeed::from_bytes([index + 1; 32])).collect();
         let (clients, replicas) = (&seeds[REPLICAS_MAX], &seeds[..REPLICAS_MAX]);
         let member = |(index, seed)| {
             let address = Address::try_from(format!("replica-{index}:1")).unwrap_or_default();
@@ -51,6 +52,7 @@ fn secrets() -> &'static Secrets {
             replicas: replicas.iter().map(|seed| seed.derive(Role::Consensus)).collect(),
             members: replicas.iter().enumerate().map(member).collect(),
             principal: clients.derive(Role::Principal),
+            stranger: seeds[REPLICAS_MAX + 1].derive(Role::Principal),
         }
     })
 }
@@ -119,13 +121,20 @@ pub fn principal() -> PublicKey {
     secrets().principal.public()
 }
 
+/// The signer of somebody whom the genesis does not name.
+#[must_use]
+pub fn stranger_signer(scheme: Scheme) -> Arc<dyn Signer> {
+    static SIGNERS: [OnceLock<Arc<dyn Signer>>; 2] = [OnceLock::new(), OnceLock::new()];
+    SIGNERS[scheme as usize].get_or_init(|| signer_of(scheme, &secrets().stranger)).clone()
+}
+
 /// A verifier that knows everybody.
 #[must_use]
 pub fn verifier(scheme: Scheme) -> Arc<dyn Verifier> {
     static VERIFIERS: [OnceLock<Arc<dyn Verifier>>; 2] = [OnceLock::new(), OnceLock::new()];
     VERIFIERS[scheme as usize]
         .get_or_init(|| {
-            let everybody = secrets().replicas.iter().chain([&secrets().principal]);
+            let everybody = secrets().replicas.iter().chain([&secrets().principal, &secrets().stranger]);
             match scheme {
                 Scheme::KeyedHash => Arc::new(KeyedHashVerifier::new(everybody)),
                 Scheme::Ed25519 => {

@@ -1,4 +1,5 @@
-//! A client of the simulated cluster: one session, envelopes with retries, acknowledgement by certificate.
+//! A client of the simulated cluster: one session at a time, envelopes with retries, acknowledgement by
+//! certificate, restarts under a new session, and reconnections.
 //!
 //! Invariant: it believes an envelope executed only when it holds the result under a header and Q COMMITs
 //! of one view, or a commit certificate, for that header; and its retries are byte-identical (rule R8).
@@ -10,8 +11,8 @@ use quorate_crypto::{Bounded, Certificate, CertificateKind, Hash, MemberSet, Sig
 use quorate_protocol::envelope::session_id;
 use quorate_protocol::operation::Operation;
 use quorate_protocol::{
-    Credential, Envelope, EnvelopeBody, Groups, Header, Height, OperationBody, ReplicaIndex, SessionId, View,
-    Vote, VoteKind,
+    Credential, Envelope, EnvelopeBody, Groups, Header, Height, OperationBody, OperationResult, ReplicaIndex,
+    SessionId, View, Vote, VoteKind,
 };
 
 use crate::cast;
@@ -46,6 +47,10 @@ pub struct ClientPlan {
     pub patience: u64,
     /// Whom it sends to.
     pub addressing: Addressing,
+    /// Longest time between two restarts, if it restarts: it forgets everything (hazard CL6).
+    pub restarts: Option<u64>,
+    /// Longest time between two losses of its connections, if it loses them.
+    pub reconnects: Option<u64>,
 }
 
 /// An envelope under way.
@@ -54,7 +59,8 @@ struct Outstanding {
     envelope: Arc<Envelope>,
     digest: Hash,
     retry_at: u64,
-    results: Vec<Arc<Results>>,
+    /// Results that prove something under headers that may not be certified yet.
+    results: Vec<(Arc<Results>, Vec<OperationResult>)>,
 }
 
 /// What a client wants sent: the envelope, whom to, and who is to send results (`None`: everybody).
@@ -77,6 +83,24 @@ pub struct Acknowledged {
     pub place: Place,
     /// The certified header.
     pub header: Hash,
+    /// The results, operation by operation.
+    pub results: Vec<OperationResult>,
+}
+
+/// What a client does when it is woken.
+#[derive(Debug, Default)]
+pub struct Turn {
+    /// It forgot everything and begins a new session.
+    pub restarted: bool,
+    /// Its connections are new: replicas do not know for what it waits.
+    pub reconnected: bool,
+    /// What it sends.
+    pub submissions: Vec<Submission>,
+}
+
+/// A time within `longest` from now.
+fn later(random: &mut Random, now: u64, longest: Option<u64>) -> Option<u64> {
+    longest.map(|longest| now + 1 + random.below(longest))
 }
 
 /// One client.
@@ -100,6 +124,9 @@ pub struct Client {
     view: View,
     acknowledged: u32,
     waking_at: Option<u64>,
+    /// When it restarts, and when it loses its connections.
+    restart_at: Option<u64>,
+    reconnect_at: Option<u64>,
 }
 
 impl Client {
@@ -116,6 +143,8 @@ impl Client {
         let nonce = random.bytes();
         let session = session_id(&cluster, &cast::principal(), &nonce);
         let next_issue = random.below(plan.think + 1);
+        let restart_at = later(&mut random, 0, plan.restarts);
+        let reconnect_at = later(&mut random, 0, plan.reconnects);
         Self {
             plan,
             cluster,
@@ -136,6 +165,8 @@ impl Client {
             view: 0,
             acknowledged: 0,
             waking_at: None,
+            restart_at,
+            reconnect_at,
         }
     }
 
@@ -176,10 +207,33 @@ impl Client {
         self.issued >= self.plan.envelopes && self.outstanding.is_empty()
     }
 
-    /// The faults are over: one more envelope, soon, to see that the cluster lives; and no long waits.
+    /// Whether it never sends anything.
+    #[must_use]
+    pub const fn is_mute(&self) -> bool {
+        self.plan.envelopes == 0
+    }
+
+    /// The faults are over: one more envelope, soon, to see that the cluster lives; no restarts any more.
     pub fn calm(&mut self, now: u64) {
-        self.plan.envelopes = self.issued.max(1) + 1;
+        if !self.is_mute() {
+            self.plan.envelopes = self.issued.max(1) + 1;
+        }
+        (self.plan.restarts, self.restart_at) = (None, None);
+        (self.plan.reconnects, self.reconnect_at) = (None, None);
         self.next_issue = now;
+    }
+
+    /// It forgets everything: what was under way may or may not be executed.
+    fn restart(&mut self, now: u64) {
+        self.nonce = self.random.bytes();
+        self.session = session_id(&self.cluster, &cast::principal(), &self.nonce);
+        self.next = 0;
+        self.registered = false;
+        self.next_issue = now;
+        self.outstanding.clear();
+        self.tallies.clear();
+        self.certified.clear();
+        self.view = 0;
     }
 
     /// When it wants to be woken next.
@@ -187,7 +241,8 @@ impl Client {
     pub fn wake_at(&self) -> Option<u64> {
         let retry = self.outstanding.values().map(|waiting| waiting.retry_at).min();
         let issue = self.may_issue().then_some(self.next_issue);
-        retry.into_iter().chain(issue).min()
+        let upheaval = if self.is_done() { [None, None] } else { [self.restart_at, self.reconnect_at] };
+        retry.into_iter().chain(issue).chain(upheaval.into_iter().flatten()).min()
     }
 
     /// When a waking is to be scheduled, if none is that comes early enough.
@@ -205,8 +260,24 @@ impl Client {
         self.issued < self.plan.envelopes && self.outstanding.len() < window
     }
 
-    /// Sends what is due.
-    pub fn wake(&mut self, now: u64) -> Vec<Submission> {
+    /// Does what is due.
+    pub fn wake(&mut self, now: u64) -> Turn {
+        let mut turn = Turn::default();
+        if !self.is_done() && self.restart_at.is_some_and(|at| at <= now) {
+            turn.restarted = true;
+            self.restart(now);
+            self.restart_at = later(&mut self.random, now, self.plan.restarts);
+        }
+        if !self.is_done() && self.reconnect_at.is_some_and(|at| at <= now) {
+            turn.reconnected = true;
+            self.outstanding.values_mut().for_each(|waiting| waiting.retry_at = now);
+            self.reconnect_at = later(&mut self.random, now, self.plan.reconnects);
+        }
+        turn.submissions = self.submissions(now);
+        turn
+    }
+
+    fn submissions(&mut self, now: u64) -> Vec<Submission> {
         let mut submissions = Vec::new();
         for waiting in self.outstanding.values_mut().filter(|waiting| waiting.retry_at <= now) {
             waiting.retry_at = now + self.plan.patience + self.random.below(self.plan.patience / 4 + 1);
@@ -230,14 +301,14 @@ impl Client {
     }
 
     fn issue(&mut self) -> Envelope {
-        let bodies = if self.issued == 0 {
+        let bodies = if self.next == 0 {
             vec![OperationBody::Register { nonce: self.nonce }]
         } else {
             let count = self.random.between(1, self.plan.operations.max(1));
             (0..count).map(|_| self.workload.operation(&mut self.random)).collect()
         };
         // A registration is remembered until it expires, so it may not be valid for ever.
-        let valid_until = if self.issued == 0 { cast::REGISTRATION_END } else { cast::NEVER };
+        let valid_until = if self.next == 0 { cast::REGISTRATION_END } else { cast::NEVER };
         let first = self.next;
         self.next += bodies.len() as u64;
         self.issued += 1;
@@ -280,9 +351,9 @@ impl Client {
             self.certified.insert(results.certificate.height, results.certificate.header_hash);
         }
         if let Some(waiting) = self.outstanding.get_mut(&results.first)
-            && results.answer(&waiting.envelope, &waiting.digest)
+            && let Some(answers) = results.answer(&waiting.envelope, &waiting.digest)
         {
-            waiting.results.push(results.clone());
+            waiting.results.push((results.clone(), answers));
         }
         self.settle()
     }
@@ -299,14 +370,17 @@ impl Client {
         let mut acknowledged = Vec::new();
         let certified = &self.certified;
         self.outstanding.retain(|first, waiting| {
-            let proven = waiting.results.iter().find_map(|results| {
+            let proven = waiting.results.iter().find_map(|(results, answers)| {
                 let header = results.header.hash();
-                (certified.get(&results.header.height) == Some(&header))
-                    .then_some((results.header.height, header))
+                (certified.get(&results.header.height) == Some(&header)).then_some((
+                    results.header.height,
+                    header,
+                    answers,
+                ))
             });
-            let Some((height, header)) = proven else { return true };
+            let Some((height, header, answers)) = proven else { return true };
             let place = Place { height, envelope: waiting.digest };
-            acknowledged.push(Acknowledged { first: *first, place, header });
+            acknowledged.push(Acknowledged { first: *first, place, header, results: answers.clone() });
             false
         });
         self.registered |= !acknowledged.is_empty();

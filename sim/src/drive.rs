@@ -12,7 +12,7 @@ use quorate_execution::Environment;
 use quorate_protocol::view_change::Suspicion;
 use quorate_protocol::{PeerMessage, ReplicaIndex, Vote, VoteKind};
 
-use crate::byzantine::Behaviour;
+use crate::byzantine::Outgoing;
 use crate::describe;
 use crate::marks::Mark;
 use crate::mutant::Mutant;
@@ -85,8 +85,9 @@ impl World {
         match effect {
             Effect::Send { to, message } => self.send(index, to, &message)?,
             Effect::Broadcast { message } => {
-                for to in 0..self.nodes.len() as ReplicaIndex {
-                    if to != index {
+                let own = self.member(index);
+                for to in self.genesis.members.indices() {
+                    if to != own {
                         self.send(index, to, &message)?;
                         if !self.survives(index) {
                             return Ok(false);
@@ -133,8 +134,7 @@ impl World {
                 memory.timer += 1;
                 self.queue.push(due, Event::Timer(index, node.life, memory.timer));
             }
-            Effect::Halt { .. } | Effect::Evidence(_) | Effect::Forged(_)
-                if self.behaviour(index).is_some() => {}
+            Effect::Halt { .. } | Effect::Evidence(_) | Effect::Forged(_) if self.is_faulty(index) => {}
             Effect::Halt { reason } => {
                 return broken("a correct replica goes on", format!("replica {index}: {reason}"))
                     .map(|()| false);
@@ -142,7 +142,7 @@ impl World {
             Effect::Evidence(evidence) => self.show_evidence(&evidence)?,
             Effect::Forged(vote) => {
                 self.marks.hit(Mark::Forged);
-                if self.behaviour(vote.replica).is_none() {
+                if !self.is_faulty(vote.replica) {
                     return broken("a correct replica's votes are signed", format!("{vote:?}"))
                         .map(|()| false);
                 }
@@ -158,28 +158,51 @@ impl World {
         to: ReplicaIndex,
         message: &Arc<PeerMessage>,
     ) -> Verdict {
-        let bent = match self.behaviour(from) {
-            None => None,
-            Some(behaviour) => match self.bend(behaviour, from, to, message) {
-                None => return Ok(()),
-                bent => bent,
-            },
-        };
-        let message = bent.as_ref().unwrap_or(message);
+        let Some(behaviour) = self.behaviour(from) else { return self.depart(from, to, message, 0) };
+        for Outgoing { after, message } in self.bend(behaviour, from, to, message) {
+            self.depart(from, to, &message, after)?;
+        }
+        Ok(())
+    }
+
+    /// A message leaves a replica for good, after it was held back for some time.
+    pub(crate) fn depart(
+        &mut self,
+        from: ReplicaIndex,
+        to: ReplicaIndex,
+        message: &Arc<PeerMessage>,
+        after: u64,
+    ) -> Verdict {
         let now = self.queue.now();
         let [kind, place, digest] = describe::operands(message);
         let route = u64::from(from) << 8 | u64::from(to);
         self.trace.note(now, 4, [route, kind, place, digest], || {
             format!("{from} -> {to}: {}", describe::words(message))
         });
-        self.observe(from, message)?;
-        self.overhear(from, message);
-        self.transmit(Address::Replica(from), Address::Replica(to), &Packet::Peer(message.clone()));
+        let member = self.member(from);
+        self.observe(member, message)?;
+        self.overhear(member, message);
+        let (from, to) = (Address::Replica(from), Address::Replica(to));
+        let packet = Packet::Peer(message.clone());
+        if after > 0 {
+            self.queue.after(after, Event::Departure(from, to, packet));
+        } else {
+            self.transmit(from, to, &packet);
+        }
         Ok(())
     }
 
     /// Hands a packet to the network.
     pub(crate) fn transmit(&mut self, from: Address, to: Address, packet: &Packet) {
+        if self.conspiracy.twins.members().is_empty() {
+            return self.carry(from, to, packet);
+        }
+        for to in self.routes(from, to) {
+            self.carry(from, to, packet);
+        }
+    }
+
+    fn carry(&mut self, from: Address, to: Address, packet: &Packet) {
         for at in self.network.send(self.queue.now(), from, to) {
             self.queue.push(at, Event::Arrival(from, to, packet.clone()));
         }
@@ -189,9 +212,15 @@ impl World {
     fn observe(&mut self, from: ReplicaIndex, message: &PeerMessage) -> Verdict {
         match message {
             PeerMessage::Votes(votes) => {
-                // What is not signed is nobody's vote.
-                let forged = |vote: &Vote| vote.signature == quorate_crypto::Signature::ZERO;
-                for vote in votes.iter().filter(|vote| vote.replica == from && !forged(vote)) {
+                let byzantine = self.behaviour(from).is_some();
+                for vote in votes.iter().filter(|vote| vote.replica == from) {
+                    // What is not signed is nobody's vote.
+                    if byzantine && !self.is_signed(vote) {
+                        continue;
+                    }
+                    if byzantine {
+                        self.note_twin_vote(vote);
+                    }
                     self.oracle.vote_sent(vote)?;
                 }
             }
@@ -247,6 +276,9 @@ impl World {
         let Some(envelopes) = memory.proposals.get(digest) else { return Ok(()) };
         let waiting = envelopes.iter().filter_map(|envelope| memory.waiting.get(envelope)).flatten();
         let clients: std::collections::BTreeSet<u8> = waiting.copied().collect();
+        if self.is_silent(index) {
+            return Ok(());
+        }
         for client in clients {
             self.transmit(Address::Replica(index), Address::Client(client), &Packet::Commit(vote.clone()));
         }
@@ -261,6 +293,9 @@ impl World {
         then: Vec<Effect>,
         inputs: &mut VecDeque<Input>,
     ) -> Result<bool, crate::oracle::Violation> {
+        if self.is_full(index) {
+            return Ok(false);
+        }
         let node = &mut self.nodes[usize::from(index)];
         if self.plan.mutant == Some(Mutant::SyncSkipped) {
             node.disk.append_unwatched(records);
@@ -307,6 +342,9 @@ impl World {
     /// A sync has ended: what waited for it is released, and the next one starts.
     pub(crate) fn synced(&mut self, index: ReplicaIndex, life: u64) -> Verdict {
         if self.live(index, life).is_none() || self.defer(index, Event::Synced(index, life)) {
+            return Ok(());
+        }
+        if self.sync_fails(index) {
             return Ok(());
         }
         let disk = &mut self.nodes[usize::from(index)].disk;
@@ -375,6 +413,13 @@ impl World {
         if self.first_views.get(&digest).is_some_and(|first| *first < certificate.view) {
             self.marks.hit(Mark::CommittedInLaterView);
         }
+        let faulty = self.is_faulty(index);
+        if height > self.oracle.ledger().height() {
+            self.moved();
+            let parent = self.nodes[usize::from(index)].memory.as_ref();
+            let parent = parent.map(|memory| memory.committed.0.header().clone());
+            parent.map_or(Ok(()), |parent| self.check_time(&parent, &header))?;
+        }
         let Some(memory) = &mut self.nodes[usize::from(index)].memory else { return Ok(()) };
         let Some(executed) = memory.speculative.get(&digest) else {
             return broken("what is committed is executed", format!("replica {index} height {height}"));
@@ -389,7 +434,7 @@ impl World {
         if finished.header.height != height {
             return broken("the certificate is the header's", format!("replica {index} height {height}"));
         }
-        if !self.plan.byzantine.contains_key(&index) {
+        if !faulty {
             self.oracle.committed(index, digest, &proposal, &finished)?;
         }
         memory.finish(height, digest, finished);
@@ -400,6 +445,9 @@ impl World {
                 let results = Arc::new(results);
                 answers.extend(clients.map(|client| (client, results.clone())));
             }
+        }
+        if self.is_silent(index) {
+            return Ok(());
         }
         for (client, results) in answers {
             self.transmit(Address::Replica(index), Address::Client(client), &Packet::Results(results));
@@ -419,6 +467,7 @@ impl World {
             let bytes = encode(&message);
             message = match decode(&bytes) {
                 Ok(decoded) if decoded == message => decoded,
+                Err(_) if self.behaviour(from).is_some() => return Ok(()),
                 other => {
                     return broken(
                         "messages survive their encoding",
@@ -432,18 +481,17 @@ impl World {
         self.trace.note(self.queue.now(), 7, [route, operands[0], operands[1], operands[2]], || {
             format!("{to} <- {from}: {}", describe::words(&message))
         });
-        if self.behaviour(to) == Some(Behaviour::Echoing) {
-            self.echo(to, &message)?;
-        }
+        self.eavesdrop(to, &message)?;
+        let from = self.member(from);
         if let PeerMessage::Forward(envelope) = message {
-            return self.submitted(to, &envelope);
+            return self.submitted(to, Address::Replica(from), &envelope);
         }
         let configuration = &self.configurations[usize::from(to)];
         let Some(memory) = &self.nodes[usize::from(to)].memory else { return Ok(()) };
         let Some(message) = memory.replica.screen(from, message) else { return Ok(()) };
         match door::verify(configuration, self.verifier.as_ref(), &memory.replica, from, message) {
             Ok(message) => self.feed(to, Input::Message { from, message }),
-            Err(refused) if self.behaviour(from).is_some() => {
+            Err(refused) if self.is_faulty(from) => {
                 self.marks.hit(Mark::Rejected);
                 let evidence = refused.into_evidence(configuration);
                 evidence.map_or(Ok(()), |evidence| self.show_evidence(&evidence))

@@ -184,7 +184,7 @@ impl World {
             Err(refusal) => return broken("evidence convinces", format!("{refusal}: {evidence:?}")),
         };
         let quorum_of_liars = guilt.assumes_quorum && self.has_too_many_liars();
-        if self.behaviour(guilt.culprit).is_none() && !quorum_of_liars {
+        if !self.is_faulty(guilt.culprit) && !quorum_of_liars {
             return broken("no evidence against a correct replica", format!("{evidence:?}"));
         }
         Ok(())
@@ -197,7 +197,7 @@ impl World {
     /// Hears what leaves a replica, for the attempt to frame one.
     pub(crate) fn overhear(&mut self, from: ReplicaIndex, message: &PeerMessage) {
         if self.slander.kept {
-            let is_correct = self.behaviour(from).is_none();
+            let is_correct = !self.is_faulty(from);
             let leads = matches!(message, PeerMessage::PrePrepare(proposed)
                 if self.genesis.members.leader(proposed.view) == from);
             self.slander.hear(from, is_correct, leads, message);

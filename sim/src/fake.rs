@@ -1,16 +1,27 @@
-//! A fast deterministic stand-in for execution: sessions by rule R8, and a hash chain for the rest.
+//! A fast deterministic stand-in for execution: sessions by rule R8, and a few names that hold numbers.
 //!
 //! Invariant: the header is a pure function of the parent state and the proposal, and its state root binds
-//! every session's next number, so that a lost or doubled operation shows as another root.
+//! every session's next number and every name, so that a lost or doubled operation shows as another root.
 
 use std::collections::BTreeMap;
 
-use quorate_crypto::{Hash, derive_hash, encode};
+use quorate_crypto::{Hash, PublicKey, derive_hash, encode};
+use quorate_protocol::envelope::session_id;
 use quorate_protocol::header::HEADER_VERSION;
 use quorate_protocol::{
-    BatchTime, Envelope, Genesis, Header, Height, OperationBody, OperationResult, Proposal, ReceiptLeaf,
-    Reply, SessionId, SkipReason,
+    BatchTime, Envelope, EnvelopeBody, Genesis, Header, Height, OperationBody, OperationResult, Proposal,
+    ReceiptLeaf, Reply, SessionId, SkipReason,
 };
+
+/// The errno of a name that exists.
+pub const EXISTS: u16 = 17;
+/// The errno of a name that does not.
+pub const ABSENT: u16 = 2;
+/// The errno of a registration within a session.
+pub const INVALID: u16 = 22;
+
+/// The first bytes of the entropy of the operation that made a name, by name.
+type Names = BTreeMap<Vec<u8>, u64>;
 
 /// The state after a height.
 #[derive(Clone, Debug)]
@@ -18,7 +29,9 @@ pub struct FakeState {
     cluster: Hash,
     header: Header,
     header_hash: Hash,
-    next: BTreeMap<SessionId, u64>,
+    /// The key and the next number of each session.
+    sessions: BTreeMap<SessionId, (PublicKey, u64)>,
+    names: Names,
     /// Executes what was executed before (mutant).
     repeats: bool,
 }
@@ -64,7 +77,14 @@ impl FakeState {
             touched_root: Hash::ZERO,
             touched_count: 0,
         };
-        Self { cluster, header_hash: header.hash(), header, next: BTreeMap::new(), repeats }
+        Self {
+            cluster,
+            header_hash: header.hash(),
+            header,
+            sessions: BTreeMap::new(),
+            names: Names::new(),
+            repeats,
+        }
     }
 
     /// The header of this height.
@@ -84,27 +104,41 @@ impl FakeState {
     /// The next sequence number of a session; `None` if it is not registered.
     #[must_use]
     pub fn session_next(&self, session: &SessionId) -> Option<u64> {
-        self.next.get(session).copied()
+        self.sessions.get(session).map(|(_, next)| *next)
+    }
+
+    /// What a name holds.
+    #[must_use]
+    pub fn name(&self, name: &[u8]) -> Option<u64> {
+        self.names.get(name).copied()
+    }
+
+    /// Why the envelope would be skipped on top of this state at the earliest time.
+    #[must_use]
+    pub fn admission(&self, envelope: &Envelope) -> Option<SkipReason> {
+        skip_reason(&self.sessions, envelope, self.header.time)
     }
 
     /// Executes a batch, which passed the static checks, on top of this state.
     #[must_use]
     pub fn execute(&self, height: Height, proposal: &Proposal, digest: Hash) -> FakeExecuted {
         let parent = &self.header;
-        let mut next = self.next.clone();
+        let (mut sessions, mut names) = (self.sessions.clone(), self.names.clone());
         let mut leaves = Vec::new();
         let mut advanced = BTreeMap::new();
         for envelope in &proposal.envelopes {
-            let reason = skip_reason(next.get(&envelope.body.session).copied(), envelope, proposal.time);
+            let body = &envelope.body;
+            let reason = skip_reason(&sessions, envelope, proposal.time);
             let reason =
                 reason.filter(|reason| !self.repeats || !matches!(reason, SkipReason::Duplicate { .. }));
             if reason.is_none() {
-                next.insert(envelope.body.session, envelope.next());
-                advanced.insert(envelope.body.session, envelope.next());
+                sessions.insert(body.session, (body.key, envelope.next()));
+                advanced.insert(body.session, envelope.next());
             }
-            push_leaves(&mut leaves, envelope, reason);
+            push_leaves(&mut leaves, &mut names, envelope, reason);
         }
         let moved: Vec<(SessionId, u64)> = advanced.into_iter().collect();
+        let held: Vec<(&Vec<u8>, &u64)> = names.iter().collect();
         let header = Header {
             version: HEADER_VERSION,
             cluster: self.cluster,
@@ -115,7 +149,7 @@ impl FakeState {
             proposal: digest,
             state_root: derive_hash(
                 "quorate simulated state v1",
-                &[&parent.state_root.0, &digest.0, &encode(&moved)],
+                &[&parent.state_root.0, &digest.0, &encode(&moved), &encode(&held)],
             ),
             receipts_root: receipts_root(&leaves),
             first_operation: parent.first_operation + u64::from(parent.operation_count),
@@ -125,33 +159,101 @@ impl FakeState {
             touched_root: Hash::ZERO,
             touched_count: 0,
         };
-        let state =
-            Self { cluster: self.cluster, header_hash: header.hash(), header, next, repeats: self.repeats };
+        let (cluster, repeats) = (self.cluster, self.repeats);
+        let state = Self { cluster, header_hash: header.hash(), header, sessions, names, repeats };
         FakeExecuted { state, leaves, advanced: moved }
     }
 }
 
-fn push_leaves(leaves: &mut Vec<ReceiptLeaf>, envelope: &Envelope, reason: Option<SkipReason>) {
-    let result = reason.map_or(OperationResult::Done(Reply::Empty), OperationResult::Skipped);
+fn push_leaves(
+    leaves: &mut Vec<ReceiptLeaf>,
+    names: &mut Names,
+    envelope: &Envelope,
+    reason: Option<SkipReason>,
+) {
     let (body, digest) = (&envelope.body, envelope.body.digest());
-    for (index, sequence) in (0u32..).zip(body.first..envelope.next()) {
-        let result = result.clone();
+    for ((index, sequence), operation) in (0u32..).zip(body.first..).zip(&body.operations) {
+        let result = match &reason {
+            Some(reason) => OperationResult::Skipped(reason.clone()),
+            None if sequence > 0 && matches!(operation.body, OperationBody::Register { .. }) => {
+                OperationResult::Failed(INVALID)
+            }
+            None => apply(names, &operation.body),
+        };
         leaves.push(ReceiptLeaf { session: body.session, sequence, envelope: digest, index, result });
     }
 }
 
-fn skip_reason(next: Option<u64>, envelope: &Envelope, time: BatchTime) -> Option<SkipReason> {
+/// Names alone: whatever directory they are in.
+fn apply(names: &mut Names, operation: &OperationBody) -> OperationResult {
+    let done = OperationResult::Done(Reply::Empty);
+    match operation {
+        OperationBody::Create { name, exclusive, entropy, .. } => {
+            let name = name.as_bytes().to_vec();
+            if *exclusive && names.contains_key(&name) {
+                return OperationResult::Failed(EXISTS);
+            }
+            names.insert(name, number(entropy));
+            done
+        }
+        OperationBody::Unlink { name, .. } => match names.remove(name.as_bytes()) {
+            Some(_) => done,
+            None => OperationResult::Failed(ABSENT),
+        },
+        OperationBody::Rename { name, new_name, .. } => match names.remove(name.as_bytes()) {
+            Some(held) => {
+                names.insert(new_name.as_bytes().to_vec(), held);
+                done
+            }
+            None => OperationResult::Failed(ABSENT),
+        },
+        _ => done,
+    }
+}
+
+/// What a name holds that was made with this entropy.
+#[must_use]
+pub fn number(entropy: &[u8; 16]) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&entropy[..8]);
+    u64::from_le_bytes(bytes)
+}
+
+fn skip_reason(
+    sessions: &BTreeMap<SessionId, (PublicKey, u64)>,
+    envelope: &Envelope,
+    time: BatchTime,
+) -> Option<SkipReason> {
     let body = &envelope.body;
-    let registers =
-        body.operations.iter().any(|operation| matches!(operation.body, OperationBody::Register { .. }));
-    match next {
-        _ if body.valid_until < time => Some(SkipReason::Expired),
-        None if registers && body.first == 0 && body.operations.len() == 1 => None,
-        None => Some(SkipReason::UnknownSession),
-        Some(_) if registers => Some(SkipReason::BadRegistration),
-        Some(next) if envelope.next() <= next => Some(SkipReason::Duplicate { executed: None }),
-        Some(next) if body.first < next => Some(SkipReason::Overlap { next }),
-        Some(next) if body.first > next => Some(SkipReason::Gap { next }),
-        Some(_) => None,
+    let Some((key, next)) = sessions.get(&body.session).copied() else {
+        return registration_fault(body, time);
+    };
+    if key != body.key {
+        Some(SkipReason::WrongKey)
+    } else if envelope.next() <= next {
+        Some(SkipReason::Duplicate { executed: None })
+    } else if body.first < next {
+        Some(SkipReason::Overlap { next })
+    } else if body.valid_until < time {
+        Some(SkipReason::Expired)
+    } else if body.first > next {
+        Some(SkipReason::Gap { next })
+    } else {
+        None
+    }
+}
+
+/// Why an envelope of an unknown session is not its registration.
+fn registration_fault(body: &EnvelopeBody, time: BatchTime) -> Option<SkipReason> {
+    match body.operations.first().map(|first| &first.body) {
+        Some(OperationBody::Register { nonce }) => {
+            let own = session_id(&body.cluster, &body.key, nonce) == body.session;
+            if body.first != 0 || body.operations.len() != 1 || !own {
+                Some(SkipReason::BadRegistration)
+            } else {
+                (body.valid_until < time).then_some(SkipReason::Expired)
+            }
+        }
+        _ => Some(SkipReason::UnknownSession),
     }
 }

@@ -6,9 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use quorate_crypto::Hash;
-use quorate_protocol::{Envelope, Height, OperationBody, OperationResult, Proposal, SessionId};
+use quorate_crypto::{Hash, PublicKey};
+use quorate_protocol::envelope::session_id;
+use quorate_protocol::{
+    BatchTime, Envelope, EnvelopeBody, Height, OperationBody, OperationResult, Proposal, SessionId,
+};
 
+use crate::cast;
 use crate::machine::Receipts;
 use crate::oracle::{Verdict, broken};
 use crate::trace::short;
@@ -20,6 +24,17 @@ pub struct Place {
     pub height: Height,
     /// Digest of the envelope.
     pub envelope: Hash,
+}
+
+/// An executed envelope.
+#[derive(Clone, Debug)]
+pub struct Executed {
+    /// The height.
+    pub height: Height,
+    /// Index of its first operation among those of the height.
+    pub index: u64,
+    /// What it asked for.
+    pub body: EnvelopeBody,
 }
 
 /// What a client was told: an envelope is executed at a height.
@@ -35,7 +50,9 @@ struct Told {
 pub struct Ledger {
     height: Height,
     next: BTreeMap<SessionId, u64>,
+    keys: BTreeMap<SessionId, PublicKey>,
     executed: BTreeMap<(SessionId, u64), Place>,
+    bodies: Vec<Executed>,
     told: Vec<Told>,
     skipped: u64,
 }
@@ -47,10 +64,10 @@ impl Ledger {
         self.skipped
     }
 
-    /// Envelopes executed so far.
+    /// Envelopes executed so far, in order.
     #[must_use]
-    pub fn executed(&self) -> usize {
-        self.executed.len()
+    pub fn executed(&self) -> &[Executed] {
+        &self.bodies
     }
 
     /// Highest committed height.
@@ -79,8 +96,13 @@ impl Ledger {
         }
         self.height = height;
         let mut leaves = receipts.leaves().iter();
+        let anyone = matches!(receipts, Receipts::Fake(_));
+        let mut index = 0;
         for envelope in &proposal.envelopes {
-            let executes = self.execute(height, envelope);
+            let executes = (anyone || envelope.body.key == cast::principal())
+                && self.execute((height, index), proposal.time, envelope);
+            self.skipped += u64::from(!executes);
+            index += envelope.body.operations.len() as u64;
             for (sequence, leaf) in
                 (envelope.body.first..).zip(leaves.by_ref().take(envelope.body.operations.len()))
             {
@@ -101,23 +123,20 @@ impl Ledger {
     }
 
     /// Whether the envelope is executed here.
-    fn execute(&mut self, height: Height, envelope: &Envelope) -> bool {
+    fn execute(&mut self, (height, index): (Height, u64), time: BatchTime, envelope: &Envelope) -> bool {
         let body = &envelope.body;
-        let registers = matches!(
-            body.operations.as_slice(),
-            [operation] if matches!(operation.body, OperationBody::Register { .. })
-        );
         let expected = match self.next.get(&body.session) {
-            Some(next) => (!registers).then_some(*next),
-            None => registers.then_some(0),
+            Some(next) => (self.keys.get(&body.session) == Some(&body.key)).then_some(*next),
+            None => registers(body).then_some(0),
         };
-        if expected != Some(body.first) {
-            self.skipped += 1;
+        if expected != Some(body.first) || body.valid_until < time {
             return false;
         }
         self.next.insert(body.session, envelope.next());
+        self.keys.insert(body.session, body.key);
         let place = Place { height, envelope: body.digest() };
         self.executed.insert((body.session, body.first), place);
+        self.bodies.push(Executed { height, index, body: body.clone() });
         true
     }
 
@@ -141,5 +160,16 @@ impl Ledger {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether the envelope registers its session.
+fn registers(body: &EnvelopeBody) -> bool {
+    match body.operations.as_slice() {
+        [operation] => match &operation.body {
+            OperationBody::Register { nonce } => session_id(&body.cluster, &body.key, nonce) == body.session,
+            _ => false,
+        },
+        _ => false,
     }
 }

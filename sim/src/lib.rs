@@ -5,6 +5,8 @@
 //! Invariant: a run is a function of its plan; the same plan gives byte-identical traces anywhere.
 #![forbid(unsafe_code)]
 
+mod ailing;
+pub mod attack;
 pub mod byzantine;
 pub mod cast;
 pub mod client;
@@ -15,20 +17,28 @@ mod durable;
 pub mod evidence;
 pub mod fake;
 pub mod faults;
+pub mod hostile;
+mod hours;
+pub mod latency;
 pub mod ledger;
 pub mod machine;
 pub mod marks;
+pub mod minimise;
 pub mod mutant;
 pub mod network;
 pub mod node;
 pub mod oracle;
 pub mod plan;
+mod provoke;
 pub mod queue;
 pub mod random;
 pub mod reader;
 pub mod regressions;
 pub mod run;
+pub mod runs;
+pub mod scribe;
 mod serve;
+pub mod story;
 mod strike;
 pub mod trace;
 pub mod workload;

@@ -6,10 +6,11 @@
 use std::sync::Arc;
 
 use quorate_crypto::{Certificate, Hash};
-use quorate_execution::{Environment, StaticFault, check_static, verify_results};
+use quorate_execution::{Admission, Environment, StaticFault, check_static, verify_results};
 use quorate_protocol::client::EnvelopeResults;
 use quorate_protocol::{
     BatchTime, Envelope, Genesis, Header, Height, OperationResult, Proposal, ReceiptLeaf, SessionId,
+    SkipReason,
 };
 
 use crate::fake::{FakeState, receipts_root};
@@ -31,7 +32,7 @@ impl Execution {
     #[must_use]
     pub const fn workload(self) -> Workload {
         match self {
-            Self::Fake => Workload::Null,
+            Self::Fake => Workload::Names,
             Self::Real => Workload::Files,
         }
     }
@@ -104,6 +105,22 @@ impl State {
         match self {
             Self::Fake(state) => state.session_next(session),
             Self::Real(state) => state.session_next(session),
+        }
+    }
+
+    /// What consensus is told of an envelope's session, as the replica does it: see
+    /// [`quorate_consensus::Input::Request`].
+    #[must_use]
+    pub fn next_for(&self, envelope: &Envelope) -> Option<u64> {
+        let admission = match self {
+            Self::Fake(state) => state.admission(envelope).map_or(Admission::Executes, Admission::Skipped),
+            Self::Real(state) => state.admission(envelope),
+        };
+        match admission {
+            Admission::Executes => Some(envelope.body.first),
+            Admission::Skipped(SkipReason::Gap { next } | SkipReason::Overlap { next }) => Some(next),
+            Admission::Skipped(SkipReason::Duplicate { .. }) => self.session_next(&envelope.body.session),
+            Admission::Skipped(_) => None,
         }
     }
 
@@ -219,24 +236,28 @@ impl Results {
         Some(Self { first, header: header.clone(), certificate: certificate.clone(), proof })
     }
 
-    /// Whether they prove that this envelope was executed, provided that the header is certified.
+    /// What they prove of this envelope, operation by operation, provided that the header is certified;
+    /// `None` if they do not prove that it was executed.
     #[must_use]
-    pub fn answer(&self, envelope: &Envelope, digest: &Hash) -> bool {
-        match &self.proof {
+    pub fn answer(&self, envelope: &Envelope, digest: &Hash) -> Option<Vec<OperationResult>> {
+        let results: Vec<OperationResult> = match &self.proof {
             Proof::Leaves(leaves) => {
-                let executed = |leaf: &ReceiptLeaf| {
-                    leaf.envelope == *digest
-                        && leaf.sequence == envelope.body.first
-                        && !matches!(leaf.result, OperationResult::Skipped(_))
-                };
-                leaves.iter().any(executed) && receipts_root(leaves) == self.header.receipts_root
+                let own = leaves.iter().filter(|leaf| leaf.envelope == *digest);
+                let own: Vec<&ReceiptLeaf> = own.collect();
+                let first = own.first().is_some_and(|leaf| leaf.sequence == envelope.body.first);
+                if !first || receipts_root(leaves) != self.header.receipts_root {
+                    return None;
+                }
+                own.into_iter().map(|leaf| leaf.result.clone()).collect()
             }
             Proof::Paths(results) => {
-                let skipped = |result: &OperationResult| matches!(result, OperationResult::Skipped(_));
-                results.header == self.header
-                    && !results.results.iter().any(skipped)
-                    && verify_results(results, envelope).is_ok()
+                if results.header != self.header || verify_results(results, envelope).is_err() {
+                    return None;
+                }
+                results.results.to_vec()
             }
-        }
+        };
+        let skipped = |result: &OperationResult| matches!(result, OperationResult::Skipped(_));
+        (!results.iter().any(skipped)).then_some(results)
     }
 }

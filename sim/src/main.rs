@@ -4,14 +4,21 @@
 #![forbid(unsafe_code)]
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use quorate_sim::byzantine::Attack;
+use quorate_sim::minimise::{Minimised, minimise};
 use quorate_sim::mutant::Mutant;
 use quorate_sim::plan::Plan;
 use quorate_sim::run::{Outcome, Summary, run_crashes, run_plan, run_seeds};
+use quorate_sim::runs::{self, COMMIT};
 use quorate_sim::trace::{SECOND, Story};
+
+/// How long `run` looks for a smaller form of the first failure.
+const MINIMISED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Simulates whole clusters deterministically and checks that no rule is ever broken.
 #[derive(Parser)]
@@ -28,6 +35,12 @@ struct Arguments {
     /// Breaks a rule on purpose.
     #[arg(long, global = true)]
     mutant: Option<MutantName>,
+    /// Makes f replicas attack in this way, beside the other troubles of the seed.
+    #[arg(long, global = true)]
+    attack: Option<Attack>,
+    /// Lets nothing but the attack go on, for ever, and times every request against what is promised.
+    #[arg(long, global = true, requires = "attack")]
+    steady: bool,
 }
 
 #[derive(Subcommand)]
@@ -43,6 +56,18 @@ enum Command {
         /// Stops after so many minutes.
         #[arg(long)]
         minutes: Option<u64>,
+        /// Appends a line on this run to the record in this file.
+        #[arg(long)]
+        ledger: Option<PathBuf>,
+    },
+    /// Takes away from a failing seed what its failure does not need, and tells the story of what is left.
+    Minimise {
+        /// The seed.
+        #[arg(long)]
+        seed: u64,
+        /// Stops searching after so many seconds.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
     },
     /// Runs a seed without other troubles, once for every effect of one replica, before which it crashes.
     Crashes {
@@ -106,12 +131,31 @@ fn progress(done: u64, elapsed: Duration) {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let mutant = arguments.mutant.map(Mutant::from);
-    let plan = |seed| Plan { mutant, ..Plan::new(seed) };
+    let drawn = |seed| match arguments.attack {
+        None => Plan::new(seed),
+        Some(attack) if arguments.steady => attack.steady_plan(seed),
+        Some(attack) => attack.plan(seed),
+    };
+    let attack = arguments.attack.and_then(|attack| attack.to_possible_value());
+    let attack = attack.map_or(String::new(), |attack| format!(" --attack {}", attack.get_name()));
+    let flags = format!("{attack}{}", if arguments.steady { " --steady" } else { "" });
+    let plan = |seed| Plan { mutant, ..drawn(seed) };
     match (arguments.command, arguments.seed) {
-        (Some(Command::Run { seeds, jobs, minutes }), None) => {
+        (Some(Command::Run { seeds, jobs, minutes, ledger }), None) => {
             std::panic::set_hook(Box::new(|_| ()));
             let limit = minutes.map(|minutes| Duration::from_secs(minutes * 60));
-            report(&run_seeds(seeds, jobs, limit, plan, progress))
+            let summary = run_seeds(seeds.clone(), jobs, limit, plan, progress);
+            let recorded = ledger.map_or(Ok(()), |path| runs::append(&path, &seeds, &summary));
+            let code = report(&summary, plan, &flags);
+            if let Err(error) = recorded {
+                eprintln!("the record of this run cannot be written: {error}");
+                return ExitCode::from(1);
+            }
+            code
+        }
+        (Some(Command::Minimise { seed, seconds }), None) => {
+            std::panic::set_hook(Box::new(|_| ()));
+            tell_minimised(plan(seed), Duration::from_secs(seconds))
         }
         (Some(Command::Crashes { seed, replica, jobs }), None) => {
             std::panic::set_hook(Box::new(|_| ()));
@@ -126,8 +170,9 @@ fn main() -> ExitCode {
 }
 
 /// The summary of many seeds.
-fn report(summary: &Summary) -> ExitCode {
-    let Summary { seeds, events, heights, marks, slowest, failures, elapsed } = summary;
+fn report(summary: &Summary, plan: impl Fn(u64) -> Plan, flags: &str) -> ExitCode {
+    let Summary { seeds, events, heights, marks, deeds, traces, slowest, longest, failures, elapsed } =
+        summary;
     let seconds = elapsed.as_secs_f64();
     println!(
         "{seeds} seeds in {seconds:.1} s: {:.0} seeds/s, {:.0} events/s",
@@ -136,19 +181,39 @@ fn report(summary: &Summary) -> ExitCode {
     );
     println!("{events} events, {heights} heights decided");
     println!("slowest recovery: {:.1} % of the time allowed, seed {}", slowest.0 as f64 / 10.0, slowest.1);
+    if longest.0 > 0 {
+        println!("longest wait: {:.1} % of what is promised, seed {}", longest.0 as f64 / 10.0, longest.1);
+    }
+    println!("commit {COMMIT}, traces {traces}");
+    println!("deeds: {deeds}");
     println!("marks: {marks}");
     println!("never reached: {:?}", marks.missed());
     for (seed, failure) in failures {
-        println!("seed {seed} FAILED: {failure}");
-        println!("  replay: quorate-sim --seed {seed} --trace");
+        println!("seed {seed} FAILED at commit {COMMIT}: {failure}");
+        println!("  replay: quorate-sim --seed {seed} --trace{flags}");
     }
     if failures.is_empty() {
         println!("no rule was broken");
         return ExitCode::SUCCESS;
     }
     if let Some((seed, _)) = failures.first() {
-        println!("{}", Plan::new(*seed));
+        return tell_minimised(plan(*seed), MINIMISED_WITHIN);
     }
+    ExitCode::from(1)
+}
+
+/// What is left of a failing plan, and its story.
+fn tell_minimised(plan: Plan, limit: Duration) -> ExitCode {
+    let seed = plan.seed;
+    let Some(Minimised { plan, failure, steps, runs, story }) = minimise(plan, limit) else {
+        println!("seed {seed} breaks no rule at commit {COMMIT}");
+        return ExitCode::SUCCESS;
+    };
+    println!("seed {seed} at commit {COMMIT}, made small by {} steps in {runs} runs:", steps.len());
+    steps.iter().for_each(|step| println!("  without {step}"));
+    println!("what is left: {plan}");
+    story.iter().for_each(|line| println!("{line}"));
+    println!("FAILED: {failure}");
     ExitCode::from(1)
 }
 
@@ -165,7 +230,7 @@ fn report_crashes(seed: u64, replica: u8, summary: &Summary) -> ExitCode {
 /// One seed, in words if wanted.
 fn tell(plan: Plan, in_words: bool) -> ExitCode {
     println!("{plan}");
-    let Outcome { trace, events, height, duration, marks, failure, story, .. } =
+    let Outcome { trace, events, height, duration, marks, deeds, failure, story, .. } =
         run_plan(plan, if in_words { Story::Kept } else { Story::Silent });
     let mut output = std::io::stdout().lock();
     for line in story {
@@ -175,8 +240,9 @@ fn tell(plan: Plan, in_words: bool) -> ExitCode {
         }
     }
     println!("{events} events, {height} heights, {:.3} virtual seconds", duration as f64 / SECOND as f64);
+    println!("deeds: {deeds}");
     println!("marks: {marks}");
-    println!("trace {trace}");
+    println!("commit {COMMIT}, trace {trace}");
     match failure {
         None => {
             println!("no rule was broken");

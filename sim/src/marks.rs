@@ -73,6 +73,24 @@ pub enum Mark {
     Rejected,
     /// A vote was dropped because its signature does not hold.
     Forged,
+    /// A replica refused to start, because its log is damaged.
+    Refused,
+    /// A replica started without what it had synced, and nothing told it.
+    Forgot,
+    /// A replica stopped because its disk was full.
+    DiskFull,
+    /// A replica stopped because a sync failed.
+    SyncFailed,
+    /// A client started anew under another session.
+    ClientRestarted,
+    /// The replicas forgot a client's connection.
+    Reconnected,
+    /// A hostile client's envelope was turned away at a door.
+    HostileRejected,
+    /// A hostile client's envelope was executed.
+    HostileExecuted,
+    /// A read was answered with a value.
+    ValueRead,
     /// A run with Byzantine replicas.
     Byzantine,
     /// A run on real execution.
@@ -119,6 +137,15 @@ pub const ALL: [Mark; MARKS] = [
     Mark::Evidence,
     Mark::Rejected,
     Mark::Forged,
+    Mark::Refused,
+    Mark::Forgot,
+    Mark::DiskFull,
+    Mark::SyncFailed,
+    Mark::ClientRestarted,
+    Mark::Reconnected,
+    Mark::HostileRejected,
+    Mark::HostileExecuted,
+    Mark::ValueRead,
     Mark::Byzantine,
     Mark::RealExecution,
     Mark::RealSignatures,

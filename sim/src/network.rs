@@ -19,6 +19,8 @@ pub enum Address {
     Client(u8),
     /// A reader by number.
     Reader(u8),
+    /// A hostile client by number.
+    Hostile(u8),
 }
 
 /// How the network behaves while it is not calm. Times in nanoseconds, chances in millionths.
@@ -48,7 +50,10 @@ pub struct Network {
     in_order: bool,
     last: BTreeMap<(Address, Address), u64>,
     weather: Weather,
-    cuts: BTreeSet<(Address, Address)>,
+    /// Cut directions of links, by the number of the cut.
+    cuts: BTreeMap<u64, BTreeSet<(Address, Address)>>,
+    /// Added to the latency of single directions, until then.
+    slow: BTreeMap<(Address, Address), (u64, u64)>,
 }
 
 impl Network {
@@ -75,13 +80,14 @@ impl Network {
             in_order,
             last: BTreeMap::new(),
             weather,
-            cuts: BTreeSet::new(),
+            cuts: BTreeMap::new(),
+            slow: BTreeMap::new(),
         }
     }
 
     /// When the copies of a message sent now arrive: none if it is lost.
     pub fn send(&mut self, now: u64, from: Address, to: Address) -> Vec<u64> {
-        if self.cuts.contains(&(from, to)) || self.random.chance(self.weather.loss) {
+        if self.is_cut(from, to) || self.random.chance(self.weather.loss) {
             return Vec::new();
         }
         let copies = if self.random.chance(self.weather.duplication) { COPIES_MAX } else { 1 };
@@ -90,7 +96,9 @@ impl Network {
 
     fn arrival(&mut self, now: u64, from: Address, to: Address) -> u64 {
         let latency = self.latency.get(&(from, to)).copied().unwrap_or(0);
-        let mut at = now + latency + self.random.below(self.jitter + 1);
+        let extra =
+            self.slow.get(&(from, to)).filter(|(_, until)| *until > now).map_or(0, |(extra, _)| *extra);
+        let mut at = now + latency + extra + self.random.below(self.jitter + 1);
         if self.random.chance(self.weather.reordering) {
             return at + self.random.below(self.weather.held + 1);
         }
@@ -102,20 +110,31 @@ impl Network {
         at
     }
 
-    /// Whether a message that is under way on this link is lost because the link is cut now.
+    /// Whether this direction of a link is cut now; what is under way there may be lost as well.
     #[must_use]
     pub fn is_cut(&self, from: Address, to: Address) -> bool {
-        self.cuts.contains(&(from, to))
+        self.cuts.values().any(|links| links.contains(&(from, to)))
     }
 
-    /// Cuts one direction of a link.
-    pub fn cut(&mut self, from: Address, to: Address) {
-        self.cuts.insert((from, to));
+    /// Cuts some directions of links, until the cut of this number is mended.
+    pub fn cut(&mut self, number: u64, links: BTreeSet<(Address, Address)>) {
+        self.cuts.insert(number, links);
+    }
+
+    /// Mends one cut.
+    pub fn mend(&mut self, number: u64) {
+        self.cuts.remove(&number);
+    }
+
+    /// Makes some directions of links slower by `extra` until then.
+    pub fn slow(&mut self, links: impl IntoIterator<Item = (Address, Address)>, extra: u64, until: u64) {
+        self.slow.extend(links.into_iter().map(|link| (link, (extra, until))));
     }
 
     /// Mends all links; the weather stays.
-    pub fn mend(&mut self) {
+    pub fn mend_all(&mut self) {
         self.cuts.clear();
+        self.slow.clear();
     }
 
     /// Changes the weather.

@@ -14,7 +14,7 @@ use quorate_protocol::peer::{Batch, CommittedBatch};
 use quorate_protocol::{Envelope, Header, Height, PeerMessage, Proposal, ReplicaIndex, SessionId};
 
 use crate::cast::GENESIS_TIME;
-use crate::disk::Disk;
+use crate::disk::{Disk, Refusal};
 use crate::machine::{Executed, Receipts, Results, State};
 use crate::plan::Clock;
 use crate::random::MILLION;
@@ -85,6 +85,12 @@ pub struct Node {
     pub armed: Option<(u64, u64)>,
     /// Added to each sync until the given time.
     pub slow: (u64, u64),
+    /// Until when its disk is full.
+    pub full_until: u64,
+    /// Whether the next sync fails, and how long it is down then.
+    pub sync_fails: Option<u64>,
+    /// Why it never runs again.
+    pub refused: Option<Refusal>,
     /// When it last restarted.
     pub started_at: u64,
 }
@@ -103,6 +109,9 @@ impl Node {
             paused_until: 0,
             armed: None,
             slow: (0, 0),
+            full_until: 0,
+            sync_fails: None,
+            refused: None,
             started_at: 0,
         }
     }
@@ -173,16 +182,10 @@ impl Memory {
         self.speculative.get(parent).map(|executed| &executed.state)
     }
 
-    /// What consensus needs to know of the envelope's session: see [`quorate_consensus::Input::Request`].
+    /// What consensus needs to know of the envelope's session.
     #[must_use]
     pub fn session_next(&self, envelope: &Envelope) -> Option<u64> {
-        let next = self.committed.0.session_next(&envelope.body.session);
-        let registers = || {
-            let mut operations = envelope.body.operations.iter();
-            operations
-                .any(|operation| matches!(operation.body, quorate_protocol::OperationBody::Register { .. }))
-        };
-        next.or_else(|| registers().then_some(0))
+        self.committed.0.next_for(envelope)
     }
 
     /// The results of the envelope of a session that starts with `first`, if it was executed.

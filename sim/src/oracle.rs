@@ -75,6 +75,11 @@ impl Oracle {
         }
     }
 
+    /// This replica counts among the f from now on: its disk has lost what was synced.
+    pub fn excuse(&mut self, replica: ReplicaIndex) {
+        self.byzantine.insert(replica);
+    }
+
     /// The committed operations.
     #[must_use]
     pub const fn ledger(&self) -> &Ledger {
@@ -90,6 +95,12 @@ impl Oracle {
     #[must_use]
     pub fn decided_height(&self) -> Height {
         self.decided.last_key_value().map_or(0, |(height, _)| *height)
+    }
+
+    /// The header at a decided height; zeros if it is not decided.
+    #[must_use]
+    pub fn decided_header(&self, height: Height) -> Hash {
+        self.decided.get(&height).copied().unwrap_or(Hash::ZERO)
     }
 
     /// A height is decided by whatever evidence: it never has another header.

@@ -14,6 +14,7 @@ use crate::byzantine::Behaviour;
 use crate::cast::Scheme;
 use crate::client::{Addressing, ClientPlan};
 use crate::faults::{Fault, FaultKind, Scheduled, schedule};
+use crate::hostile::{HostilePlan, Hostility};
 use crate::machine::Execution;
 use crate::mutant::Mutant;
 use crate::network::Weather;
@@ -37,6 +38,10 @@ pub const UNTROUBLED_PATIENCE: u64 = 8;
 pub const CLIENTS_MAX: u64 = 4;
 /// Most readers of a run.
 pub const READERS_MAX: u64 = 2;
+/// One seed in this many has hostile clients.
+pub const HOSTILE_ONE_IN: u64 = 6;
+/// Most hostile clients of a run.
+pub const HOSTILE_MAX: u64 = 2;
 /// Most faults of a run.
 pub const FAULTS_MAX: u64 = 12;
 
@@ -95,14 +100,21 @@ pub struct Plan {
     pub byzantine: BTreeMap<ReplicaIndex, Behaviour>,
     /// Whether replicas are told of connections that are lost and back.
     pub hints: bool,
+    /// Replicas whose disks may be damaged: together with the Byzantine ones at most f.
+    pub frail: Vec<ReplicaIndex>,
     /// Readers.
     pub readers: Vec<ReaderPlan>,
+    /// Hostile clients.
+    pub hostile: Vec<HostilePlan>,
     /// Faults with their times, ascending.
     pub faults: Vec<Scheduled>,
     /// When everything is repaired.
     pub calm_at: u64,
     /// How long after that everything must be done.
     pub patience: u64,
+    /// Within which time each request of a client is answered, whatever goes on; `None` if nothing is
+    /// promised before the calm.
+    pub promise: Option<u64>,
     /// What is broken on purpose.
     pub mutant: Option<Mutant>,
 }
@@ -111,17 +123,26 @@ impl Plan {
     /// The plan of a seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
+        Self::sized(seed, None)
+    }
+
+    /// The plan of a seed, with a number of replicas that it does not draw.
+    #[must_use]
+    pub fn sized(seed: u64, n: Option<usize>) -> Self {
         let random = &mut Random::new(seed, Stream::Plan);
-        let n = random.pick(&[4, 4, 4, 4, 4, 4, 5, 6, 7]);
+        let drawn = size(random);
+        let n = n.unwrap_or(drawn);
         let speeds = speeds(random);
         let round = 4 * (speeds.latency.1 + speeds.jitter) + 2 * speeds.sync.1 + speeds.execution.1;
         let leaders = &mut Random::new(seed, Stream::Leaders);
         let timeouts = timeouts((random, leaders), round);
         let kinds: Vec<FaultKind> = FaultKind::ALL.into_iter().filter(|_| random.one_in(3)).collect();
         let span = timeouts.request * random.between(8, 30);
+        let byzantine = byzantine(random, n);
+        let frail = frail(random, n, &byzantine);
         let clients = clients(random, n, span, &timeouts);
         let count = if kinds.is_empty() { 0 } else { random.between(1, FAULTS_MAX) };
-        let troubles = schedule(random, n, &kinds, count, span, &timeouts);
+        let troubles = schedule(random, (n, &frail), &kinds, count, span, &timeouts);
         let monitor = monitor(leaders, round, &timeouts);
         let parameters =
             Parameters { timeouts, proposal: proposal(random), pool: PoolBounds::default(), monitor };
@@ -140,20 +161,28 @@ impl Plan {
             clocks: clocks(random, n, &timeouts),
             clients,
             readers: readers(random, span, &timeouts),
-            byzantine: byzantine(random, n),
+            byzantine,
+            frail,
+            hostile: hostile(random, span),
             hints: leaders.one_in(2),
             faults: troubles,
             calm_at: span,
             patience: RECOVERY_BACK_OFFS * timeouts.back_off_max + RECOVERY_HAND_OVERS * timeouts.hand_over,
+            promise: None,
             mutant: None,
         }
     }
 
-    /// The same run without any trouble, and with time-outs that an undisturbed cluster never meets.
+    /// The same run without any trouble but hostile clients, and with time-outs that an undisturbed cluster never meets.
     #[must_use]
     pub fn untroubled(seed: u64) -> Self {
-        let mut plan = Self::new(seed);
-        let Parameters { timeouts, monitor, .. } = &mut plan.parameters;
+        Self::new(seed).without_troubles()
+    }
+
+    /// The plan without any trouble, and with time-outs that an undisturbed cluster never meets.
+    #[must_use]
+    pub fn without_troubles(mut self) -> Self {
+        let Parameters { timeouts, monitor, .. } = &mut self.parameters;
         // A request that goes to one replica is forwarded, and may wait for two heights; beyond half of a round
         // the leader is to blame.
         monitor.delay_min = monitor.delay_min.max(timeouts.request / 4);
@@ -163,8 +192,11 @@ impl Plan {
         timeouts.request *= UNTROUBLED_PATIENCE;
         timeouts.request_min = timeouts.request;
         timeouts.new_view = timeouts.new_view.max(timeouts.request_min);
-        let clocks = vec![Clock::default(); plan.n];
-        Self { weather: Weather::CALM, faults: Vec::new(), clocks, byzantine: BTreeMap::new(), ..plan }
+        for client in &mut self.clients {
+            (client.restarts, client.reconnects) = (None, None);
+        }
+        let clocks = vec![Clock::default(); self.n];
+        Self { weather: Weather::CALM, faults: Vec::new(), clocks, byzantine: BTreeMap::new(), ..self }
     }
 }
 
@@ -225,9 +257,15 @@ fn weather(random: &mut Random, round: u64) -> Weather {
 fn clocks(random: &mut Random, n: usize, timeouts: &Timeouts) -> Vec<Clock> {
     let apart = random.one_in(3);
     let window = timeouts.clock_window / 8;
+    let drift = random.pick(&[10_000, 10_000, 200_000]);
+    // One clock may be so wrong that nothing which its replica proposes is accepted (hazard A15).
+    let wrong = random.one_in(4).then(|| random.below(n as u64) as usize);
     let mut signed = |bound: u64| random.below(2 * bound + 1) as i64 - bound as i64;
-    let mut clock = || Clock { skew: signed(window), drift: signed(10_000) };
-    (0..n).map(|_| if apart { clock() } else { Clock::default() }).collect()
+    let mut clock = |index| {
+        let skew = if wrong == Some(index) { 3 * timeouts.clock_window } else { window };
+        Clock { skew: signed(skew), drift: signed(drift) }
+    };
+    (0..n).map(|index| if apart { clock(index) } else { Clock::default() }).collect()
 }
 
 fn clients(random: &mut Random, n: usize, span: u64, timeouts: &Timeouts) -> Vec<ClientPlan> {
@@ -248,6 +286,8 @@ fn clients(random: &mut Random, n: usize, span: u64, timeouts: &Timeouts) -> Vec
             think: if busy { span / 64 } else { 2 * span / u64::from(envelopes) },
             patience: timeouts.request * random.pick(&[1, 2, 4]),
             addressing,
+            restarts: random.one_in(6).then(|| span / random.between(1, 4)),
+            reconnects: random.one_in(4).then(|| span / random.between(1, 8)),
         }
     };
     (0..count).map(|_| client()).collect()
@@ -262,10 +302,44 @@ fn byzantine(random: &mut Random, n: usize) -> BTreeMap<ReplicaIndex, Behaviour>
     (0..count).map(|_| (random.below(n as u64) as ReplicaIndex, Behaviour::draw(random, n))).collect()
 }
 
+/// Mostly 4: larger clusters cost more, and their arithmetic is what differs.
+fn size(random: &mut Random) -> usize {
+    match random.below(128) {
+        0 => 13,
+        1 | 2 => 10,
+        3..11 => 7,
+        11..19 => 6,
+        19..29 => 5,
+        _ => 4,
+    }
+}
+
+/// Replicas that are correct until their disks are damaged, as many as the Byzantine ones leave room for.
+fn frail(random: &mut Random, n: usize, byzantine: &BTreeMap<ReplicaIndex, Behaviour>) -> Vec<ReplicaIndex> {
+    let mut others: Vec<ReplicaIndex> =
+        (0..n as ReplicaIndex).filter(|index| !byzantine.contains_key(index)).collect();
+    let count = random.between(0, faults(n).saturating_sub(byzantine.len()) as u64);
+    (0..count).map(|_| others.swap_remove(random.below(others.len() as u64) as usize)).collect()
+}
+
+fn hostile(random: &mut Random, span: u64) -> Vec<HostilePlan> {
+    if !random.one_in(HOSTILE_ONE_IN) {
+        return Vec::new();
+    }
+    let plan = |random: &mut Random| {
+        let kinds: Vec<Hostility> = (0..random.between(1, 3)).map(|_| random.pick(&Hostility::ALL)).collect();
+        // Who has a client's key may use up its numbers: that is the client itself.
+        let is_principal = random.one_in(2) && !kinds.contains(&Hostility::ForeignSessions);
+        HostilePlan { kinds, pause: span / random.pick(&[8, 32, 64]), is_principal }
+    };
+    (0..random.between(1, HOSTILE_MAX)).map(|_| plan(random)).collect()
+}
+
 fn readers(random: &mut Random, span: u64, timeouts: &Timeouts) -> Vec<ReaderPlan> {
     let reader = |random: &mut Random| ReaderPlan {
         think: span / random.pick(&[4, 16]),
         patience: timeouts.request * random.pick(&[1, 2]),
+        is_mute: false,
     };
     (0..random.below(READERS_MAX + 1)).map(|_| reader(random)).collect()
 }
@@ -286,6 +360,9 @@ impl fmt::Display for Plan {
         }
         for (index, reader) in self.readers.iter().enumerate() {
             writeln!(formatter, "  reader {index}: {reader:?}")?;
+        }
+        for (index, hostile) in self.hostile.iter().enumerate() {
+            writeln!(formatter, "  hostile {index}: {hostile:?}")?;
         }
         for (index, clock) in self.clocks.iter().enumerate() {
             writeln!(formatter, "  replica {index}: {clock:?}")?;

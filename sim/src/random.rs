@@ -26,6 +26,12 @@ pub enum Stream {
     Byzantine,
     /// What is expected of leaders, and when lost connections are noticed.
     Leaders,
+    /// What hostile clients do.
+    Hostile,
+    /// Parts of the configuration that came later: frail disks, hostile and restless clients.
+    Surroundings,
+    /// Who they are in a run that is made for one kind of attack.
+    Attack,
 }
 
 /// One stream of chance.

@@ -1,15 +1,18 @@
-//! A reader that asks the linearizable question and waits for what it learns (rule R4).
+//! A reader that asks the linearizable question, waits for what it learns (rule R4), and then reads.
 //!
 //! Invariant: the height that it takes is the maximum over a quorum of answers, an answer above what it
-//! knows counts only with a valid certificate, and it never waits for a height that no certificate shows.
+//! knows counts only with a valid certificate, it never waits for a height that no certificate shows, and it
+//! believes a value only out of a state whose header is certified, at or above the height that it took.
 
 use std::sync::Arc;
 
 use quorate_consensus::ReadIndex;
-use quorate_crypto::{Certificate, Hash, MemberSet, Verifier};
-use quorate_protocol::{Height, ReplicaIndex};
+use quorate_crypto::{Certificate, CertificateKind, Hash, MemberSet, Verifier};
+use quorate_protocol::{Header, Height, ReplicaIndex, SessionId};
 
+use crate::machine::State;
 use crate::random::Random;
+use crate::workload::nth_name;
 
 /// How a reader behaves. Times in nanoseconds.
 #[derive(Clone, Debug)]
@@ -18,6 +21,40 @@ pub struct ReaderPlan {
     pub think: u64,
     /// When it asks or presents its certificate again.
     pub patience: u64,
+    /// Whether it never asks.
+    pub is_mute: bool,
+}
+
+/// What a reader reads.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// What the name of this number holds; the stand-in knows it.
+    Name(u64),
+    /// The next number of a session.
+    Session(SessionId),
+}
+
+impl Subject {
+    /// What a state says of it.
+    #[must_use]
+    pub fn value(&self, state: &State) -> Option<u64> {
+        match (self, state) {
+            (Self::Name(number), State::Fake(state)) => state.name(nth_name(*number).as_bytes()),
+            (Self::Name(_), State::Real(_)) => None,
+            (Self::Session(session), state) => state.session_next(session),
+        }
+    }
+}
+
+/// A state as a replica shows it: its header, the certificate of that, and the rest, which the header binds.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// The header.
+    pub header: Header,
+    /// Its certificate; none for genesis.
+    pub certificate: Option<Certificate>,
+    /// The state.
+    pub state: State,
 }
 
 /// What a reader is doing.
@@ -29,6 +66,8 @@ enum Phase {
     Asking { floor: Height, answered: u32, best: Height, certificate: Option<Certificate>, again_at: u64 },
     /// Waiting until a height is committed.
     Waiting { height: Height, certificate: Certificate, again_at: u64 },
+    /// Waiting for a state at or above a height.
+    Reading { height: Height, again_at: u64 },
 }
 
 /// What a reader sends to all replicas.
@@ -38,6 +77,21 @@ pub enum Question {
     Highest(u64),
     /// The certificate of the height that it waits for.
     Await(Certificate),
+    /// A state at or above this height, to the question of this number.
+    Read(u64, Height),
+}
+
+/// What a reader has read.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// When it asked first.
+    pub asked_at: u64,
+    /// What.
+    pub subject: Subject,
+    /// The height of the state.
+    pub height: Height,
+    /// The value.
+    pub value: Option<u64>,
 }
 
 /// What a quorum of answers gave.
@@ -60,8 +114,8 @@ pub struct Reader {
     number: u64,
     known: Height,
     asks: bool,
-    /// Questions that were answered and whose height was reached.
-    pub finished: u64,
+    asked_at: u64,
+    subject: Subject,
 }
 
 impl Reader {
@@ -74,13 +128,27 @@ impl Reader {
         verifier: Arc<dyn Verifier>,
         mut random: Random,
     ) -> Self {
-        let phase = Phase::Idle(random.below(plan.think + 1));
-        Self { plan, cluster, members, verifier, random, phase, number: 0, known: 0, asks: true, finished: 0 }
+        let phase = Phase::Idle(if plan.is_mute { u64::MAX } else { random.below(plan.think + 1) });
+        Self {
+            plan,
+            cluster,
+            members,
+            verifier,
+            random,
+            phase,
+            number: 0,
+            known: 0,
+            asks: true,
+            asked_at: 0,
+            subject: Subject::Name(0),
+        }
     }
 
     /// The faults are over: one more question, now.
     pub const fn calm(&mut self, now: u64) {
-        if let Phase::Idle(at) = &mut self.phase {
+        if let Phase::Idle(at) = &mut self.phase
+            && !self.plan.is_mute
+        {
             *at = now;
         }
         self.asks = false;
@@ -97,13 +165,20 @@ impl Reader {
     pub const fn wake_at(&self) -> u64 {
         match &self.phase {
             Phase::Idle(at) => *at,
-            Phase::Asking { again_at, .. } | Phase::Waiting { again_at, .. } => *again_at,
+            Phase::Asking { again_at, .. }
+            | Phase::Waiting { again_at, .. }
+            | Phase::Reading { again_at, .. } => *again_at,
         }
     }
 
     /// What it sends now, if it is due. `acknowledged` is the highest height that any client was told of,
-    /// `committed` the highest that any replica has committed.
-    pub fn wake(&mut self, now: u64, acknowledged: Height, committed: Height) -> Option<Question> {
+    /// `committed` the highest that any replica has committed, `subjects` what can be read.
+    pub fn wake(
+        &mut self,
+        now: u64,
+        (acknowledged, committed): (Height, Height),
+        subjects: &[Subject],
+    ) -> Option<Question> {
         if now < self.wake_at() {
             return None;
         }
@@ -111,6 +186,8 @@ impl Reader {
         match &mut self.phase {
             Phase::Idle(_) => {
                 self.number += 1;
+                self.asked_at = now;
+                self.subject = self.random.pick(subjects);
                 self.phase = Phase::Asking {
                     floor: acknowledged,
                     answered: 0,
@@ -125,9 +202,14 @@ impl Reader {
                 Some(Question::Highest(self.number))
             }
             Phase::Waiting { height, .. } if *height <= committed => {
-                self.known = *height;
-                self.rest(now);
-                None
+                let height = *height;
+                self.known = height;
+                self.phase = Phase::Reading { height, again_at: later };
+                Some(Question::Read(self.number, height))
+            }
+            Phase::Reading { height, again_at } => {
+                *again_at = later;
+                Some(Question::Read(self.number, *height))
             }
             Phase::Waiting { certificate, again_at, .. } => {
                 *again_at = later;
@@ -137,7 +219,6 @@ impl Reader {
     }
 
     fn rest(&mut self, now: u64) {
-        self.finished += 1;
         let next = if self.asks { now + self.random.below(self.plan.think + 1) } else { u64::MAX };
         self.phase = Phase::Idle(next);
     }
@@ -172,8 +253,31 @@ impl Reader {
                 let again_at = now + self.random.below(self.plan.patience + 1);
                 self.phase = Phase::Waiting { height: learned.height, certificate, again_at };
             }
-            None => self.rest(now),
+            None => self.phase = Phase::Reading { height: learned.height, again_at: now },
         }
         Some(learned)
+    }
+
+    /// A state arrived; one that is certified and recent enough ends the question.
+    pub fn on_shown(&mut self, now: u64, number: u64, shown: &Shown) -> Option<Read> {
+        let Phase::Reading { height, .. } = &self.phase else { return None };
+        let header = &shown.header;
+        let certified = match &shown.certificate {
+            None => header.height == 0,
+            Some(certificate) => {
+                certificate.kind == CertificateKind::Commit
+                    && certificate.height == header.height
+                    && certificate.header_hash == header.hash()
+                    && certificate.verify(&self.cluster, &self.members, self.verifier.as_ref()).is_ok()
+            }
+        };
+        if number != self.number || header.height < *height || !certified || shown.state.header() != header {
+            return None;
+        }
+        self.known = header.height;
+        let value = self.subject.value(&shown.state);
+        let read = Read { asked_at: self.asked_at, subject: self.subject, height: header.height, value };
+        self.rest(now);
+        Some(read)
     }
 }

@@ -8,16 +8,17 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use quorate_crypto::Hash;
-use quorate_protocol::{EvidenceKind, Height, ReplicaIndex};
+use quorate_crypto::{Hash, derive_hash};
+use quorate_protocol::{EvidenceKind, Height, ReplicaIndex, View};
 
+use crate::byzantine::Deeds;
 use crate::cast::Scheme;
 use crate::faults::{Fault, Scheduled, Target};
 use crate::machine::Execution;
 use crate::marks::{Mark, Marks};
 use crate::oracle::Violation;
 use crate::plan::Plan;
-use crate::trace::Story;
+use crate::trace::{Entry, Story};
 use crate::world::World;
 
 /// Most failures that a long run collects before it stops.
@@ -34,12 +35,20 @@ pub struct Outcome {
     pub events: u64,
     /// The highest decided height.
     pub height: Height,
+    /// The highest view that a correct replica has entered.
+    pub view: View,
     /// Virtual nanoseconds.
     pub duration: u64,
     /// Share of the time allowed after the calm that was needed until all was done, in thousandths.
     pub recovery: u64,
+    /// The longest time from mended links to the next commit, while somebody waited, in virtual nanoseconds.
+    pub hangover: u64,
+    /// Longest wait of a request, in thousandths of what was promised; 0 if nothing was.
+    pub wait: u64,
     /// Paths taken.
     pub marks: Marks,
+    /// What Byzantine replicas did.
+    pub deeds: Deeds,
     /// Pieces of evidence that replicas showed, by kind.
     pub evidence: BTreeMap<EvidenceKind, u64>,
     /// Ways to frame a correct replica that were tried.
@@ -47,7 +56,7 @@ pub struct Outcome {
     /// The broken rule, if one was.
     pub failure: Option<Violation>,
     /// The story, if it was to be told.
-    pub story: Vec<String>,
+    pub story: Vec<Entry>,
 }
 
 /// Runs a plan to its end.
@@ -85,13 +94,17 @@ pub fn run_plan(plan: Plan, story: Story) -> Outcome {
         trace: world.trace.hash(),
         events: world.trace.events(),
         height: world.oracle.decided_height(),
+        view: world.highest_view(),
         duration: world.now(),
         recovery: world.now().saturating_sub(calm_at) * 1000 / patience.max(1),
+        hangover: world.hangover,
+        wait: world.promise.longest(),
         marks: world.marks,
+        deeds: world.conspiracy.deeds,
         evidence: world.slander.shown,
         framings: world.slander.tried,
         failure,
-        story: world.trace.into_lines(),
+        story: world.trace.into_entries(),
     }
 }
 
@@ -108,9 +121,13 @@ impl Outcome {
             trace: Hash::ZERO,
             events: 0,
             height: 0,
+            view: 0,
             duration: 0,
             recovery: 0,
+            hangover: 0,
+            wait: 0,
             marks: Marks::default(),
+            deeds: Deeds::default(),
             evidence: BTreeMap::new(),
             framings: 0,
             failure: Some(failure),
@@ -120,7 +137,7 @@ impl Outcome {
 }
 
 /// What many seeds did.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Summary {
     /// Seeds that were run.
     pub seeds: u64,
@@ -130,6 +147,12 @@ pub struct Summary {
     pub heights: u64,
     /// Paths taken by all.
     pub marks: Marks,
+    /// Over all traces, in whatever order the seeds ended: equal for equal seeds.
+    pub traces: Hash,
+    /// What Byzantine replicas did in all.
+    pub deeds: Deeds,
+    /// The longest wait of a request, in thousandths of what was promised, and its seed.
+    pub longest: (u64, u64),
     /// The longest recovery, in thousandths of the time allowed, and its seed.
     pub slowest: (u64, u64),
     /// Seeds that failed, ascending, with the broken rule.
@@ -138,12 +161,36 @@ pub struct Summary {
     pub elapsed: Duration,
 }
 
+impl Default for Summary {
+    fn default() -> Self {
+        Self {
+            seeds: 0,
+            events: 0,
+            heights: 0,
+            marks: Marks::default(),
+            traces: Hash::ZERO,
+            deeds: Deeds::default(),
+            longest: (0, 0),
+            slowest: (0, 0),
+            failures: Vec::new(),
+            elapsed: Duration::ZERO,
+        }
+    }
+}
+
 impl Summary {
     fn add(&mut self, outcome: Outcome) {
         self.seeds += 1;
         self.events += outcome.events;
         self.heights += outcome.height;
         self.marks.merge(&outcome.marks);
+        let trace =
+            derive_hash("quorate simulated traces v1", &[&outcome.seed.to_le_bytes(), &outcome.trace.0]);
+        for (sum, byte) in self.traces.0.iter_mut().zip(trace.0) {
+            *sum ^= byte;
+        }
+        self.deeds.merge(&outcome.deeds);
+        self.longest = self.longest.max((outcome.wait, outcome.seed));
         self.slowest = self.slowest.max((outcome.recovery, outcome.seed));
         if let Some(failure) = outcome.failure {
             self.failures.push((outcome.seed, failure));

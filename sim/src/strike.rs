@@ -3,7 +3,7 @@
 //! Invariant: a restart reads what the disk kept and nothing else; re-executing the committed heights gives
 //! the headers that the log holds (rule S10).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use quorate_consensus::Input;
@@ -14,7 +14,8 @@ use quorate_protocol::peer::Batch;
 use quorate_protocol::record::Record;
 use quorate_protocol::{Height, ReplicaIndex};
 
-use crate::byzantine::Behaviour;
+use crate::byzantine::{Behaviour, Deed};
+use crate::disk::Refusal;
 use crate::faults::{Direction, Fault, Target};
 use crate::machine::State;
 use crate::marks::Mark;
@@ -60,6 +61,21 @@ impl World {
                 self.cut(*lasts, |from, to| from == index && out || to == index && into);
             }
             Fault::CutLinks { links, lasts } => self.cut(*lasts, |from, to| links.contains(&(from, to))),
+            Fault::Blips { side, count, lasts, gap } => self.blips(*side, (*count, *lasts, *gap)),
+            Fault::SlowLinks { links, extra, lasts } => {
+                let until = self.queue.now() + lasts;
+                let links = links.iter().map(|(from, to)| (Address::Replica(*from), Address::Replica(*to)));
+                self.network.slow(links, *extra, until);
+            }
+            Fault::DiskFull { target, lasts } => {
+                let index = self.aim(*target);
+                self.nodes[usize::from(index)].full_until = self.queue.now() + lasts;
+            }
+            Fault::SyncFails { target, down } => {
+                let index = self.aim(*target);
+                self.nodes[usize::from(index)].sync_fails = Some(*down);
+            }
+            Fault::DiskDamage { replica, damage, down } => self.damage(*replica, *damage, *down),
             Fault::Storm { loss, lasts } => {
                 self.network.set_weather(Weather { loss: *loss, ..self.plan.weather });
                 self.queue.after(*lasts, Event::Clear);
@@ -74,6 +90,7 @@ impl World {
             }
             Fault::ClockJump { target, by } => {
                 let index = self.aim(*target);
+                self.look_at_clocks();
                 self.nodes[usize::from(index)].clock.skew += by;
             }
             Fault::Resign { target } => {
@@ -98,15 +115,18 @@ impl World {
     }
 
     /// Cuts the links between replicas that a rule names, for a while.
-    fn cut(&mut self, lasts: u64, is_cut: impl Fn(ReplicaIndex, ReplicaIndex) -> bool) {
+    pub(crate) fn cut(&mut self, lasts: u64, is_cut: impl Fn(ReplicaIndex, ReplicaIndex) -> bool) {
+        let mut links = BTreeSet::new();
         for from in self.genesis.members.indices() {
             for to in self.genesis.members.indices() {
                 if is_cut(from, to) {
-                    self.network.cut(Address::Replica(from), Address::Replica(to));
+                    links.insert((Address::Replica(from), Address::Replica(to)));
                 }
             }
         }
-        self.queue.after(lasts, Event::Mend);
+        self.cuts += 1;
+        self.network.cut(self.cuts, links);
+        self.queue.after(lasts, Event::Mend(self.cuts));
     }
 
     /// A replica crashes, and restarts later.
@@ -114,15 +134,22 @@ impl World {
         let node = &mut self.nodes[usize::from(index)];
         let Some(memory) = node.memory.take() else { return };
         let before = node.disk.records().len();
+        let committed = committed_height(&node.disk.records()[..node.disk.synced()]);
         node.disk.crash(&mut self.disk_random);
+        node.saved = memory.history;
+        // The state is written after the log is synced, and lags it.
+        let unsaved = self.disk_random.below(UNSAVED_MAX + 1);
+        node.saved.retain(|at, _| *at + unsaved <= committed);
         if self.plan.byzantine.get(&index) == Some(&Behaviour::Forgetting) {
             node.disk.wipe();
+            node.saved.clear();
+            self.conspiracy.deeds.hit(Deed::Forgot);
         }
         let lost = before - node.disk.records().len();
         node.life += 1;
         node.armed = None;
+        node.sync_fails = None;
         node.paused_until = 0;
-        node.saved = memory.history;
         let life = node.life;
         self.marks.hit(Mark::Crash);
         if lost > 0 {
@@ -149,7 +176,9 @@ impl World {
     /// A replica starts, from whatever its disk holds.
     pub(crate) fn restart(&mut self, index: ReplicaIndex) -> Verdict {
         let now = self.queue.now();
-        let unsaved = self.disk_random.below(UNSAVED_MAX + 1);
+        if !self.may_start(index) {
+            return Ok(());
+        }
         let node = &mut self.nodes[usize::from(index)];
         node.started_at = now;
         let mut records = node.disk.records().to_vec();
@@ -168,6 +197,10 @@ impl World {
         let recovered = Replica::recover(configuration, signer, verifier, records, monotonic, wall);
         let (mut replica, effects) = match recovered {
             Ok(recovered) => recovered,
+            Err(_) if self.is_faulty(index) => {
+                self.refuse(index, Refusal::Damaged(0));
+                return Ok(());
+            }
             Err(error) => {
                 return broken(
                     "a log that was cut at its end is recovered",
@@ -176,8 +209,11 @@ impl World {
             }
         };
         let height = replica.committed_height();
-        let saved =
-            std::mem::take(&mut node.saved).into_iter().filter(|(at, _)| *at + unsaved <= height).collect();
+        let saved = std::mem::take(&mut node.saved);
+        if saved.last_key_value().is_some_and(|(at, _)| *at > height) {
+            self.refuse(index, Refusal::Behind);
+            return Ok(());
+        }
         let mut memory_parts = (saved, self.genesis_state.clone(), self.genesis_header.proposal);
         let wake_at = self.replay(index, height, &log, &mut memory_parts)?;
         let (history, state, digest) = memory_parts;
@@ -247,14 +283,17 @@ impl World {
     pub(crate) fn calm(&mut self) -> Verdict {
         self.trace.note(self.queue.now(), 13, [0; 4], || "CALM".to_owned());
         self.is_calm = true;
-        self.network.mend();
+        self.look_at_clocks();
+        self.network.mend_all();
         self.network.set_weather(Weather::CALM);
         for index in self.genesis.members.indices() {
             let node = &mut self.nodes[usize::from(index)];
             node.armed = None;
             node.slow = (0, 0);
+            node.full_until = 0;
+            node.sync_fails = None;
             node.clock.skew = 0;
-            if !node.is_up() {
+            if !node.is_up() && node.refused.is_none() {
                 self.queue.after(0, Event::Restart(index, node.life));
             }
         }
@@ -279,6 +318,15 @@ fn through_bytes(record: &Record) -> Result<Record, Violation> {
             Err(Violation { rule: "records survive their encoding", detail })
         }
     }
+}
+
+/// The highest height that these records certify.
+pub(crate) fn committed_height(records: &[Record]) -> Height {
+    let committed = records.iter().rev().find_map(|record| match record {
+        Record::Committed(certificate) => Some(certificate.height),
+        _ => None,
+    });
+    committed.unwrap_or(0)
 }
 
 /// The committed heights of a log.

@@ -3,6 +3,8 @@
 //! Invariant: the hash covers time, kind and operands of every event in order, whether or not the story is
 //! told, so two runs with equal hashes did the same.
 
+use std::fmt;
+
 use quorate_crypto::Hash;
 
 /// Nanoseconds in a millisecond.
@@ -19,20 +21,39 @@ pub enum Story {
     Kept,
 }
 
+/// One event of a story.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// When.
+    pub at: u64,
+    /// Its kind, by the number under which it is hashed.
+    pub kind: u8,
+    /// What it is about, as hashed.
+    pub operands: [u64; 4],
+    /// In words.
+    pub words: String,
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {}", clock(self.at), self.words)
+    }
+}
+
 /// The trace of one run.
 #[derive(Debug)]
 pub struct Trace {
     hasher: blake3::Hasher,
     events: u64,
     story: Story,
-    lines: Vec<String>,
+    entries: Vec<Entry>,
 }
 
 impl Trace {
     /// Nothing happened yet.
     #[must_use]
     pub fn new(story: Story) -> Self {
-        Self { hasher: blake3::Hasher::new(), events: 0, story, lines: Vec::new() }
+        Self { hasher: blake3::Hasher::new(), events: 0, story, entries: Vec::new() }
     }
 
     /// Notes an event: into the hash always, in words only when the story is told.
@@ -46,7 +67,7 @@ impl Trace {
         self.hasher.update(&bytes);
         self.events += 1;
         if self.story == Story::Kept {
-            self.lines.push(format!("{} {}", clock(at), words()));
+            self.entries.push(Entry { at, kind, operands, words: words() });
         }
     }
 
@@ -64,8 +85,8 @@ impl Trace {
 
     /// The story so far; empty when it is not told.
     #[must_use]
-    pub fn into_lines(self) -> Vec<String> {
-        self.lines
+    pub fn into_entries(self) -> Vec<Entry> {
+        self.entries
     }
 }
 

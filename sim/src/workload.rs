@@ -1,4 +1,4 @@
-//! What the clients do: null operations for the stand-in, and small trees of files for real execution.
+//! What the clients do: a few names for the stand-in, and small trees of files for real execution.
 //!
 //! Invariant: operations depend on the client's stream of chance alone; names are drawn from a few, so that
 //! sessions meet each other and errors occur as well as successes.
@@ -22,9 +22,9 @@ pub const WRITE_BYTES_MAX: u64 = 64;
 /// Which operations a client sends.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub enum Workload {
-    /// Null operations.
+    /// Null operations, and names made, removed and renamed.
     #[default]
-    Null,
+    Names,
     /// Operations on files and directories.
     Files,
 }
@@ -33,15 +33,47 @@ impl Workload {
     /// The next operation.
     pub fn operation(self, random: &mut Random) -> OperationBody {
         match self {
-            Self::Null => OperationBody::Null,
+            Self::Names => name_operation(random),
             Self::Files => file_operation(random),
         }
     }
 }
 
 fn name(random: &mut Random) -> Name {
-    let text = [b'a' + random.below(NAMES) as u8];
+    nth_name(random.below(NAMES))
+}
+
+/// The name of this number.
+///
+/// # Panics
+/// Never: a letter is a name.
+#[must_use]
+pub fn nth_name(number: u64) -> Name {
+    let text = [b'a' + (number % NAMES) as u8];
     Name::new(&text).unwrap_or_else(|error| panic!("a letter is a name: {error}"))
+}
+
+/// On names of the root alone, as the stand-in knows them.
+fn name_operation(random: &mut Random) -> OperationBody {
+    let parent = 1;
+    match random.below(8) {
+        0..3 => OperationBody::Null,
+        3 | 4 => OperationBody::Create {
+            parent,
+            name: name(random),
+            mode: 0o644,
+            umask: 0,
+            exclusive: random.one_in(2),
+            open: None,
+            ino: None,
+            entropy: random.bytes(),
+        },
+        5 | 6 => OperationBody::Unlink { parent, name: name(random) },
+        _ => {
+            let (name, new_name) = (name(random), name(random));
+            OperationBody::Rename { parent, name, new_parent: parent, new_name, mode: RenameMode::Replace }
+        }
+    }
 }
 
 /// Half of the time the root, otherwise an inode that may or may not exist.

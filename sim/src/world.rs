@@ -8,13 +8,15 @@ use std::sync::Arc;
 
 use quorate_consensus::{Configuration, ExecutedHeader, Input, ReadIndex, StaticFault, Token};
 use quorate_crypto::{Hash, Signer, Verifier};
-use quorate_protocol::{Envelope, Genesis, Header, Height, PeerMessage, ReplicaIndex, Vote};
+use quorate_protocol::{BatchTime, Envelope, Genesis, Header, Height, PeerMessage, ReplicaIndex, Vote};
 
-use crate::byzantine::Conspiracy;
+use crate::byzantine::{Conspiracy, Twins};
 use crate::cast;
 use crate::client::Client;
 use crate::evidence::Slander;
 use crate::faults::Fault;
+use crate::hostile::{Hostile, HostilePlan};
+use crate::latency::Promise;
 use crate::machine::{Results, State};
 use crate::marks::{Mark, Marks};
 use crate::network::{Address, Network, Weather};
@@ -23,7 +25,8 @@ use crate::oracle::{Oracle, Verdict, Violation, broken};
 use crate::plan::Plan;
 use crate::queue::Queue;
 use crate::random::{Random, Stream};
-use crate::reader::{Question, Reader, ReaderPlan};
+use crate::reader::{Question, Reader, ReaderPlan, Shown};
+use crate::scribe::Scribe;
 use crate::trace::{Story, Trace, short, word};
 
 /// Most events of a run: one that has more goes round in circles.
@@ -34,6 +37,8 @@ pub const EVENTS_MAX: u64 = 2_000_000;
 pub enum Packet {
     /// Between replicas.
     Peer(Arc<PeerMessage>),
+    /// Between replicas, from a Byzantine one: bytes that need not be a message.
+    Bytes(Arc<[u8]>),
     /// From a client: order this envelope.
     Submit(Arc<Envelope>),
     /// To a client: a COMMIT.
@@ -44,6 +49,8 @@ pub enum Packet {
     Question(Question),
     /// To a reader: the answer to the question of this number.
     Answer(u64, ReadIndex),
+    /// To a reader: a state, to the question of this number.
+    Shown(u64, Box<Shown>),
 }
 
 /// What is due at a time. Events of a replica name the life that they belong to.
@@ -63,16 +70,29 @@ pub enum Event {
     Wake(u8),
     /// A reader wants to be woken.
     WakeReader(u8),
+    /// A hostile client wants to be woken.
+    WakeHostile(u8),
     /// A fault of the plan strikes.
     Strike(usize),
+    /// A Byzantine replica does something unasked.
+    Plot(ReplicaIndex),
+    /// What a Byzantine replica held back leaves it.
+    Departure(Address, Address, Packet),
     /// A crash of a rolling restart.
     Roll(ReplicaIndex, u64),
     /// A replica restarts.
     Restart(ReplicaIndex, u64),
     /// A replica notices that its connection with another one is up, or lost.
     Linked(ReplicaIndex, ReplicaIndex, bool),
-    /// Links are mended.
-    Mend,
+    /// A cut of this number is mended.
+    Mend(u64),
+    /// A short partition (hazard A16).
+    Blip {
+        /// A bit for each replica on one side.
+        side: u64,
+        /// For how long.
+        lasts: u64,
+    },
     /// The weather of the plan is back.
     Clear,
     /// Everything is repaired for good.
@@ -96,6 +116,11 @@ pub struct World {
     pub(crate) nodes: Vec<Node>,
     pub(crate) clients: Vec<Client>,
     pub(crate) readers: Vec<Reader>,
+    pub(crate) hostile: Vec<Hostile>,
+    /// Envelopes that clients sent lately, the last one last.
+    pub(crate) sent: Vec<Arc<Envelope>>,
+    /// What clients did and saw.
+    pub(crate) scribe: Scribe,
     /// The highest height that a client was told of.
     pub(crate) acknowledged: Height,
     pub(crate) oracle: Oracle,
@@ -106,7 +131,18 @@ pub struct World {
     pub(crate) leaders_random: Random,
     pub(crate) byzantine_random: Random,
     pub(crate) conspiracy: Conspiracy,
+    pub(crate) promise: Promise,
     pub(crate) slander: Slander,
+    /// Replicas that count among the f because of their disks.
+    pub(crate) damaged: BTreeSet<ReplicaIndex>,
+    /// Cuts so far.
+    pub(crate) cuts: u64,
+    /// The latest time that a clock of a correct replica has shown.
+    pub(crate) fastest_clock: BatchTime,
+    /// When links were mended while somebody waited, if nothing was committed since.
+    pub(crate) mended_at: Option<u64>,
+    /// The longest time from mended links to the next commit.
+    pub(crate) hangover: u64,
     pub(crate) is_calm: bool,
     pub(crate) views_asked: BTreeSet<(ReplicaIndex, u64)>,
     /// The lowest view in which each proposal was seen.
@@ -131,11 +167,15 @@ impl World {
             Configuration::new(cluster, members, me, genesis_header.clone(), plan.window, plan.parameters)
                 .map_err(|error| Violation { rule: "the configuration is usable", detail: error.to_string() })
         };
-        let configurations = genesis.members.indices().map(configuration).collect::<Result<_, _>>()?;
-        let replicas = genesis.members.indices().map(Address::Replica);
+        let twins = Twins::new(&plan);
+        // Every member, and the second copies of those that run twice.
+        let members: Vec<_> = genesis.members.indices().chain(twins.members().iter().copied()).collect();
+        let configurations = members.iter().copied().map(configuration).collect::<Result<_, _>>()?;
+        let replicas = (0..members.len() as ReplicaIndex).map(Address::Replica);
         let clients = (0..plan.clients.len() as u8).map(Address::Client);
         let readers = (0..plan.readers.len() as u8).map(Address::Reader);
-        let addresses: Vec<_> = replicas.chain(clients).chain(readers).collect();
+        let hostile = (0..plan.hostile.len() as u8).map(Address::Hostile);
+        let addresses: Vec<_> = replicas.chain(clients).chain(readers).chain(hostile).collect();
         let network = Network::new(
             Random::new(plan.seed, Stream::Network),
             &addresses,
@@ -159,18 +199,25 @@ impl World {
             Reader::new(reader_plan.clone(), cluster, genesis.members.clone(), verifier, client_random.fork())
         };
         let readers = plan.readers.iter().map(reader).collect();
-        let nodes = genesis
-            .members
-            .indices()
-            .map(|index| Node::new(index, plan.clocks[usize::from(index)]))
-            .collect();
+        let mut hostile_random = Random::new(plan.seed, Stream::Hostile);
+        let hostile = |hostile_plan: &HostilePlan| {
+            let workload = plan.execution.workload();
+            Hostile::new(hostile_plan.clone(), cluster, plan.scheme, workload, hostile_random.fork())
+        };
+        let hostile = plan.hostile.iter().map(hostile).collect();
+        let node = |(index, member): (usize, &ReplicaIndex)| {
+            Node::new(index as ReplicaIndex, plan.clocks[usize::from(*member)])
+        };
+        let nodes = members.iter().enumerate().map(node).collect();
+        let signers = cast::replica_signers(plan.scheme, n);
+        let signers = members.iter().map(|member| signers[usize::from(*member)].clone()).collect();
         Ok(Self {
             oracle: Oracle::new(
                 genesis.members.quorum(),
                 &genesis_header,
                 plan.byzantine.keys().copied().collect(),
             ),
-            signers: cast::replica_signers(plan.scheme, n),
+            signers,
             verifier: cast::verifier(plan.scheme),
             queue: Queue::default(),
             trace: Trace::new(story),
@@ -179,11 +226,20 @@ impl World {
             driver_random: Random::new(plan.seed, Stream::Drivers),
             leaders_random: Random::new(plan.seed ^ u64::MAX, Stream::Leaders),
             byzantine_random: Random::new(plan.seed, Stream::Byzantine),
-            conspiracy: Conspiracy::new(plan.byzantine.clone()),
+            conspiracy: Conspiracy::new(plan.byzantine.clone(), twins),
+            promise: Promise::new(plan.promise),
             slander: Slander::new(plan.seed, cluster),
+            damaged: BTreeSet::new(),
+            cuts: 0,
+            fastest_clock: BatchTime::default(),
+            mended_at: None,
+            hangover: 0,
             is_calm: false,
             views_asked: BTreeSet::new(),
             first_views: BTreeMap::new(),
+            scribe: Scribe::new(plan.execution),
+            hostile,
+            sent: Vec::new(),
             plan,
             cluster,
             genesis,
@@ -217,6 +273,10 @@ impl World {
         for reader in 0..self.readers.len() as u8 {
             self.queue.push(self.readers[usize::from(reader)].wake_at(), Event::WakeReader(reader));
         }
+        for hostile in 0..self.hostile.len() as u8 {
+            self.wake_hostile_later(hostile);
+        }
+        self.begin_plots();
         for (position, scheduled) in self.plan.faults.clone().iter().enumerate() {
             self.queue.push(scheduled.at, Event::Strike(position));
         }
@@ -234,19 +294,25 @@ impl World {
         broken("a run ends", "the queue is empty".to_owned())
     }
 
+    /// The highest view that a correct replica has entered.
+    pub(crate) fn highest_view(&self) -> u64 {
+        let entered = |node: &Node| node.memory.as_ref().map(|memory| memory.replica.status());
+        let entered = self.correct().filter_map(entered).filter(|status| status.entered);
+        entered.map(|status| status.view).max().unwrap_or(0)
+    }
+
     /// All clients are done and all replicas at the same height, which is that of the last decision.
     fn is_finished(&self) -> bool {
         let height = self.oracle.decided_height();
         let reached = |node: &Node| {
             node.memory.as_ref().is_some_and(|memory| memory.replica.committed_height() == height)
         };
-        let asked = self.clients.iter().all(Client::is_done) && self.readers.iter().all(Reader::is_done);
-        asked && self.correct().all(reached)
+        self.is_served() && self.correct().all(reached)
     }
 
-    /// The replicas that are not Byzantine.
-    fn correct(&self) -> impl Iterator<Item = &Node> {
-        self.nodes.iter().filter(|node| !self.plan.byzantine.contains_key(&node.index))
+    /// All that clients and readers wanted is done.
+    pub(crate) fn is_served(&self) -> bool {
+        self.clients.iter().all(Client::is_done) && self.readers.iter().all(Reader::is_done)
     }
 
     /// The last checks, over the whole history.
@@ -264,10 +330,12 @@ impl World {
             }
         }
         for client in &self.clients {
-            if next.get(&client.session()) != Some(&client.next()) {
+            if next.get(&client.session()).copied().unwrap_or(0) != client.next() {
                 return broken("results exactly once", format!("session {}", short(&client.session())));
             }
         }
+        let foreign = self.scribe.close(self.oracle.ledger())?;
+        self.marks.add(Mark::HostileExecuted, foreign);
         let skipped = self.oracle.ledger().skipped();
         self.marks.add(Mark::Skipped, skipped);
         self.frame_correct_replicas()
@@ -298,9 +366,18 @@ impl World {
             Event::Executed(index, life, height, digest) => self.executed(index, life, height, digest),
             Event::Wake(client) => self.wake(client),
             Event::WakeReader(reader) => self.wake_reader(reader),
+            Event::WakeHostile(hostile) => {
+                self.wake_hostile(hostile);
+                Ok(())
+            }
             Event::Strike(position) => {
                 let fault = self.plan.faults[position].fault.clone();
                 if self.is_calm { Ok(()) } else { self.strike(&fault) }
+            }
+            Event::Plot(index) => self.plot(index),
+            Event::Departure(from, to, packet) => {
+                self.transmit(from, to, &packet);
+                Ok(())
             }
             Event::Roll(index, down) => {
                 if self.is_calm {
@@ -322,9 +399,14 @@ impl World {
                 }
                 self.feed(index, if up { Input::Connected(peer) } else { Input::Disconnected(peer) })
             }
-            Event::Mend => {
-                self.trace.note(self.queue.now(), 2, [0; 4], || "links are mended".to_owned());
-                self.network.mend();
+            Event::Mend(number) => {
+                self.trace.note(self.queue.now(), 2, [number, 0, 0, 0], || "links are mended".to_owned());
+                self.network.mend(number);
+                self.mended();
+                Ok(())
+            }
+            Event::Blip { side, lasts } => {
+                self.blip(side, lasts);
                 Ok(())
             }
             Event::Clear => {
@@ -359,7 +441,10 @@ impl World {
         match (from, to, packet) {
             (_, Address::Client(client), packet) => self.client_hears(client, packet),
             (Address::Replica(from), Address::Reader(reader), Packet::Answer(number, answer)) => {
-                self.reader_hears(reader, from, number, &answer)
+                self.reader_hears(reader, self.member(from), number, &answer)
+            }
+            (_, Address::Reader(reader), Packet::Shown(number, shown)) => {
+                self.reader_sees(reader, number, &shown)
             }
             (_, Address::Replica(index), _) if !self.nodes[usize::from(index)].is_up() => Ok(()),
             (_, Address::Replica(index), packet)
@@ -372,8 +457,14 @@ impl World {
             (Address::Replica(from), Address::Replica(to), Packet::Peer(message)) => {
                 self.peer_hears(from, to, &message)
             }
+            (Address::Replica(from), Address::Replica(to), Packet::Bytes(bytes)) => {
+                self.bytes_arrive(from, to, &bytes)
+            }
             (Address::Client(client), Address::Replica(to), Packet::Submit(envelope)) => {
                 self.request(to, client, &envelope)
+            }
+            (from @ Address::Hostile(_), Address::Replica(to), Packet::Submit(envelope)) => {
+                self.submitted(to, from, &envelope)
             }
             (Address::Reader(reader), Address::Replica(to), Packet::Question(question)) => {
                 self.question(to, reader, question)

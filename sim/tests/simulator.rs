@@ -38,7 +38,7 @@ fn equal_seeds_give_identical_traces() {
 fn the_number_of_jobs_changes_nothing() {
     let run = |jobs| {
         let summary = run_seeds(0..60, jobs, None, Plan::new, silent);
-        (summary.seeds, summary.events, summary.heights, summary.marks, summary.failures)
+        (summary.seeds, summary.events, summary.heights, summary.marks, summary.traces, summary.failures)
     };
     assert_eq!(run(1), run(3));
 }

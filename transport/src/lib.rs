@@ -26,6 +26,8 @@ pub mod client;
 pub mod cluster_file;
 pub mod endpoint;
 pub mod error;
+#[cfg(feature = "faults")]
+pub mod faults;
 pub mod frame;
 pub mod identity;
 pub mod key_file;

@@ -177,6 +177,19 @@ impl PeerNetwork {
     /// Queues a message for one peer and returns at once, with the bytes of its frame. A message to this replica
     /// itself, to nobody, or above the frame bound is dropped with a log line; that is a defect of the caller.
     pub fn send(&self, to: ReplicaIndex, message: &PeerMessage) -> usize {
+        #[cfg(feature = "faults")]
+        if let Some(tamper) = crate::faults::tamper() {
+            let mut bytes = 0_usize;
+            tamper.to_peer(to, message, &mut |message| {
+                bytes = bytes.saturating_add(self.send_unbent(to, message));
+            });
+            return bytes;
+        }
+        self.send_unbent(to, message)
+    }
+
+    /// As [`PeerNetwork::send`], whatever is tampered with.
+    pub(crate) fn send_unbent(&self, to: ReplicaIndex, message: &PeerMessage) -> usize {
         let Some((lane, frame)) = encoded(message) else { return 0 };
         let bytes = frame.len();
         match self.peer(to) {
@@ -188,6 +201,11 @@ impl PeerNetwork {
 
     /// Queues a message for all other replicas, encoded once.
     pub fn broadcast(&self, message: &PeerMessage) {
+        #[cfg(feature = "faults")]
+        if crate::faults::tamper().is_some() {
+            self.others().for_each(|(to, _)| _ = self.send(to, message));
+            return;
+        }
         let Some((lane, frame)) = encoded(message) else { return };
         for (_, peer) in self.others() {
             push(peer, lane, frame.clone());
@@ -230,6 +248,11 @@ impl PeerNetwork {
 
     fn others(&self) -> impl Iterator<Item = (ReplicaIndex, &Peer)> {
         (0..=ReplicaIndex::MAX).zip(&self.0.peers).filter(|(index, _)| *index != self.0.me)
+    }
+
+    #[cfg(feature = "faults")]
+    pub(crate) fn outbox(&self, to: ReplicaIndex, lane: u8) -> Option<&Outbox> {
+        Some(&self.peer(to)?.lane(Lane::from_number(lane)?)?.outbox)
     }
 
     fn peer(&self, index: ReplicaIndex) -> Option<&Peer> {

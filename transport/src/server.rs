@@ -208,7 +208,10 @@ impl ClientConnection {
     /// Queues a notice and returns at once. If the client does not read, the oldest notices give way: it
     /// can ask for results.
     pub fn notify(&self, notice: &Notice) {
-        match encode_frame(notice) {
+        let encoded = encode_frame(notice);
+        #[cfg(feature = "faults")]
+        let Some(encoded) = crate::faults::notice(notice, encoded) else { return };
+        match encoded {
             Ok(frame) => self.0.notices.push(frame),
             Err(error) => tracing::error!(%error, "notice cannot be sent"),
         }
@@ -271,7 +274,12 @@ impl ReplyHandle {
     /// Sends the answer; never blocks. If the client leaves too many replies unread, it gets `Busy`.
     pub fn send(self, reply: &ClientReply) {
         let Some(sender) = self.sender else { return };
-        match encode_frame(reply) {
+        let encoded = encode_frame(reply);
+        #[cfg(feature = "faults")]
+        let Some(encoded) = crate::faults::reply(reply, encoded) else {
+            return crate::faults::keep_waiting(Box::new(sender));
+        };
+        match encoded {
             Ok(frame) => {
                 let share = self.replies.try_take(frame.len());
                 let answer = match share {

@@ -108,6 +108,8 @@ fn run_cluster(args: &DevArgs, log: &str) -> CommandResult {
     std::fs::create_dir_all(&mount)
         .map_err(|error| Failure::new(format!("cannot make the mount point {}: {error}", mount.display())))?;
     let began = Instant::now();
+    #[cfg(feature = "faults")]
+    let cluster = with_faults(cluster, &args.faults)?;
     let mut running = Running { cluster, mount, mounted: None, _temporary: temporary };
     running.cluster.start_all()?;
     mount_cluster(&mut running, args, log, &program)?;
@@ -127,6 +129,26 @@ fn open_or_create(args: &DevArgs, directory: &Path, program: &Path) -> Result<Lo
     let parameters = Parameters { block_grace: DEV_BLOCK_GRACE, ..Parameters::default() };
     let owner = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
     Ok(LocalCluster::create(directory, program, args.replicas, parameters, owner)?)
+}
+
+/// Has these replicas started as faulty ones, and says so.
+#[cfg(feature = "faults")]
+fn with_faults(
+    mut cluster: LocalCluster,
+    faults: &[(u8, quorate_replica::faults::Fault)],
+) -> Result<LocalCluster, Failure> {
+    let n = cluster.indices().count();
+    for (replica, fault) in faults {
+        if usize::from(*replica) >= n {
+            let last = n.saturating_sub(1);
+            return Err(Failure::new(format!(
+                "there is no replica {replica}: this cluster has replicas 0 to {last}"
+            )));
+        }
+        cluster.set_arguments(*replica, vec!["--fault".into(), fault.to_string().into()]);
+        eprintln!("quorate: replica {replica} is faulty on purpose: {fault}");
+    }
+    Ok(cluster)
 }
 
 /// Starts `quorate mount --foreground` and waits until the mount answers.

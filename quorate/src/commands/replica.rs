@@ -14,6 +14,8 @@ pub fn run(args: &ReplicaArgs) -> CommandResult {
         listen: args.listen,
         retention,
         disk_reserve: args.disk_reserve,
+        #[cfg(feature = "faults")]
+        fault: args.fault,
     };
     run_replica(&options).map_err(Failure::new)?;
     Ok(ExitCode::SUCCESS)

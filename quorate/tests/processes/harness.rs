@@ -152,6 +152,46 @@ pub fn run(command: &mut Command, patience: Duration) -> Ran {
     Ran { code, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
 }
 
+/// Runs `quorate dev` on a new cluster of `n` in `directory` to its end. When it takes too long it is told to
+/// stop, which takes everything away, and the status is 124, as timeout(1) has it.
+#[track_caller]
+pub fn run_dev(command: &mut Command, directory: &Path, n: u8, patience: Duration) -> Ran {
+    const STOP_PATIENCE: Duration = Duration::from_secs(25);
+    let shown = format!("{command:?}");
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{shown}: {error}"));
+    MOUNTS.lock().unwrap().push((directory.join("mount"), child.id()));
+    REPLICAS.lock().unwrap().extend((0..n).map(|replica| directory.join(format!("replica-{replica}"))));
+    let stdout = collect(child.stdout.take().unwrap());
+    let stderr = collect(child.stderr.take().unwrap());
+    let mut ended = |patience: Duration| {
+        let began = Instant::now();
+        loop {
+            match child.try_wait().unwrap() {
+                Some(status) => break Some(status),
+                None if began.elapsed() > patience => break None,
+                None => std::thread::sleep(POLL_INTERVAL),
+            }
+        }
+    };
+    let status = ended(patience);
+    let code = match status {
+        Some(status) => status.code().unwrap_or(-1),
+        None => {
+            let id =
+                nix::unistd::Pid::from_raw(i32::try_from(MOUNTS.lock().unwrap().last().unwrap().1).unwrap());
+            nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGTERM).unwrap();
+            assert!(ended(STOP_PATIENCE).is_some(), "it does not even stop: {shown}");
+            124
+        }
+    };
+    Ran { code, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
+}
+
 fn collect(mut from: impl std::io::Read + Send + 'static) -> std::thread::JoinHandle<String> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();

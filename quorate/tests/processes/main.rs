@@ -5,6 +5,8 @@
 //! killed instead of hanging in the kernel. Nothing is skipped: a machine without FUSE fails.
 #![allow(missing_docs)]
 
+#[cfg(feature = "faults")]
+mod attacks;
 mod audit;
 mod bad_input;
 mod by_hand;

@@ -1,0 +1,271 @@
+//! How long nothing is committed when a leader is killed, and when it hands over.
+//!
+//! Invariant: the load goes on through every kill, and a time counts between two operations that clients hold
+//! certificates of: what they see, not what replicas say.
+
+use crate::BenchError;
+use crate::field::{Field, leader_of_all, wait_for};
+use crate::report::Machine;
+use quorate_client::Client;
+use quorate_protocol::{Credential, Groups, OperationBody, ReplicaIndex};
+use serde::Serialize;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Width of a bar of the time line.
+const BAR: Duration = Duration::from_millis(10);
+/// Bars before and after the kill.
+const BARS: (usize, usize) = (20, 180);
+/// How long the cluster may take to be whole again after a kill.
+const WHOLE_PATIENCE: Duration = Duration::from_secs(60);
+/// How long commits may stay away after a kill.
+const RESUME_PATIENCE: Duration = Duration::from_secs(30);
+/// A replica this many heights behind is not back yet.
+const LAG_MAX: u64 = 64;
+/// Load before each kill, and after commits have resumed.
+const CALM: Duration = Duration::from_millis(400);
+
+/// What to do.
+#[derive(Copy, Clone, Debug)]
+pub struct Crash {
+    /// Replicas.
+    pub replicas: usize,
+    /// Leaders that are killed, and as many that hand over.
+    pub kills: usize,
+    /// Operations in flight.
+    pub concurrency: usize,
+    /// Client sessions.
+    pub sessions: usize,
+}
+
+/// Milliseconds without a commit.
+#[derive(Clone, Debug, Serialize)]
+pub struct Pauses {
+    /// How many were measured.
+    pub count: usize,
+    /// Median.
+    pub p50_ms: f64,
+    /// 99th percentile.
+    pub p99_ms: f64,
+    /// Longest.
+    pub max_ms: f64,
+    /// All, in order of time.
+    pub all_ms: Vec<f64>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct CrashReport {
+    /// Name of the bench.
+    pub workload: &'static str,
+    /// Replicas.
+    pub replicas: usize,
+    /// Operations in flight.
+    pub concurrency: usize,
+    /// Leaders killed by SIGKILL.
+    pub kill: Pauses,
+    /// Leaders stopped by SIGTERM, which hand over.
+    pub hand_over: Pauses,
+    /// Operations that clients saw fail.
+    pub errors: u64,
+    /// Operations that were committed.
+    pub operations: u64,
+    /// Of the kill with the median pause: operations in each ten milliseconds.
+    pub timeline: Vec<u64>,
+    /// Milliseconds from the first bar of the time line to the kill.
+    pub timeline_kill_at_ms: u64,
+    /// Where.
+    pub machine: Machine,
+}
+
+/// When operations were committed, since the start.
+#[derive(Default)]
+struct Log {
+    commits: Mutex<Vec<Duration>>,
+    errors: AtomicU64,
+    over: AtomicBool,
+}
+
+impl Log {
+    fn commits(&self) -> std::sync::MutexGuard<'_, Vec<Duration>> {
+        self.commits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn first_after(&self, instant: Duration) -> Option<Duration> {
+        let commits = self.commits();
+        // Nearly sorted: whoever completed first noted it first, give or take.
+        commits.iter().rev().take_while(|at| **at > instant).min().copied()
+    }
+
+    /// The longest time without a commit that begins or lies around `at`, up to `until`.
+    fn pause(&self, at: Duration, until: Duration) -> Duration {
+        let mut near: Vec<Duration> =
+            self.commits().iter().rev().take_while(|commit| **commit + CALM > at).copied().collect();
+        near.sort_unstable();
+        near.retain(|commit| *commit <= until);
+        let gaps = near.windows(2).filter_map(|pair| match pair {
+            [before, after] if *after > at => Some(after.saturating_sub(*before)),
+            _ => None,
+        });
+        gaps.max().unwrap_or_default()
+    }
+
+    fn timeline(&self, at: Duration) -> Vec<u64> {
+        let (before, after) = BARS;
+        let mut bars = vec![0; before + after];
+        let Some(first) = at.checked_sub(BAR * u32::try_from(before).unwrap_or_default()) else {
+            return bars;
+        };
+        for commit in self.commits().iter() {
+            let bar = commit.checked_sub(first).map(|since| since.as_micros() / BAR.as_micros());
+            if let Some(bar) = bar.and_then(|bar| bars.get_mut(usize::try_from(bar).ok()?)) {
+                *bar += 1;
+            }
+        }
+        bars
+    }
+}
+
+/// Kills leaders, and has leaders hand over, under load.
+///
+/// # Errors
+/// [`BenchError`] when the cluster cannot be run or does not recover.
+pub async fn run(program: &Path, crash: &Crash, progress: impl Fn(&str)) -> Result<CrashReport, BenchError> {
+    if crash.kills == 0 || crash.concurrency == 0 || crash.sessions == 0 {
+        return Err(BenchError::Parameters("kills, sessions and concurrency must be at least 1"));
+    }
+    let field = Field::start(program, crash.replicas, &[])?;
+    let clients = field.clients(crash.sessions).await?;
+    let observer = field.observer().await?;
+    let (log, began) = (Arc::new(Log::default()), Instant::now());
+    let tasks: Vec<_> = (0..crash.concurrency)
+        .zip(clients.iter().cycle())
+        .map(|(_, client)| tokio::spawn(load(client.clone(), Arc::clone(&log), began)))
+        .collect();
+    let mut kills = Vec::new();
+    let mut hand_overs = Vec::new();
+    for round in 0..crash.kills.saturating_mul(2) {
+        let whole = |status: &quorate_client::ClusterStatus| leader_of_all(status, LAG_MAX);
+        let leader = wait_for(&observer, "all replicas vote", WHOLE_PATIENCE, whole).await?;
+        tokio::time::sleep(CALM).await;
+        let kill = round.is_multiple_of(2);
+        let at = began.elapsed();
+        take_away(&field, leader, kill)?;
+        let resumed = resumes(&log, began, at).await?;
+        tokio::time::sleep(CALM).await;
+        let pause = log.pause(at, resumed + CALM);
+        progress(&format!(
+            "{} of leader {leader}: {:.1} ms without a commit",
+            if kill { "kill" } else { "hand-over" },
+            pause.as_secs_f64() * 1e3
+        ));
+        if kill {
+            kills.push((pause, at))
+        } else {
+            hand_overs.push((pause, at))
+        }
+        while field.cluster.running(leader).is_some() {
+            tokio::time::sleep(BAR).await;
+        }
+        field.cluster.start(leader)?;
+    }
+    log.over.store(true, Ordering::Relaxed);
+    for task in tasks {
+        task.await.map_err(|_| BenchError::Worker)?;
+    }
+    for client in &clients {
+        client.close().await;
+    }
+    let mut sorted = kills.clone();
+    sorted.sort_unstable();
+    let median = sorted.get(sorted.len() / 2).map(|(_, at)| *at).unwrap_or_default();
+    Ok(CrashReport {
+        workload: "leader-crash",
+        replicas: crash.replicas,
+        concurrency: crash.concurrency,
+        kill: pauses(&kills),
+        hand_over: pauses(&hand_overs),
+        errors: log.errors.load(Ordering::Relaxed),
+        operations: log.commits().len() as u64,
+        timeline: log.timeline(median),
+        timeline_kill_at_ms: u64::try_from((BAR * u32::try_from(BARS.0).unwrap_or_default()).as_millis())
+            .unwrap_or_default(),
+        machine: Machine::here(),
+    })
+}
+
+/// Ends a leader's process, at once or in order; does not wait for it.
+fn take_away(field: &Field, leader: ReplicaIndex, kill: bool) -> Result<(), BenchError> {
+    use nix::sys::signal::Signal;
+    let signal = if kill { Signal::SIGKILL } else { Signal::SIGTERM };
+    let pid = field.cluster.running(leader).map(nix::unistd::Pid::from_raw);
+    let pid = pid.ok_or(BenchError::Parameters("the leader does not run"))?;
+    nix::sys::signal::kill(pid, signal)
+        .map_err(|error| BenchError::Io { what: "signal a leader", source: error.into() })
+}
+
+/// When something is committed again that was not on its way when the leader was killed: for that, commits
+/// must have gone on for a while.
+async fn resumes(log: &Log, began: Instant, at: Duration) -> Result<Duration, BenchError> {
+    const ON_ITS_WAY: Duration = Duration::from_millis(20);
+    loop {
+        tokio::time::sleep(BAR).await;
+        if let Some(first) = log.first_after(at + ON_ITS_WAY) {
+            return Ok(first);
+        }
+        if began.elapsed().saturating_sub(at) > RESUME_PATIENCE {
+            return Err(BenchError::Late { what: "commits after a kill", patience: RESUME_PATIENCE });
+        }
+    }
+}
+
+async fn load(client: Client, log: Arc<Log>, began: Instant) {
+    let credential = Credential { uid: 0, gid: 0, groups: Groups::OfPrincipal };
+    while !log.over.load(Ordering::Relaxed) {
+        match client.execute(&credential, OperationBody::Null).await {
+            Ok(_) => log.commits().push(began.elapsed()),
+            Err(error) => {
+                tracing::warn!(%error, "an operation of the bench failed");
+                log.errors.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(BAR).await;
+            }
+        }
+    }
+}
+
+fn pauses(measured: &[(Duration, Duration)]) -> Pauses {
+    let all_ms: Vec<f64> = measured.iter().map(|(pause, _)| pause.as_secs_f64() * 1e3).collect();
+    let mut sorted = all_ms.clone();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let at = |share: f64| {
+        let rank = (sorted.len().saturating_sub(1) as f64 * share).ceil() as usize;
+        sorted.get(rank).copied().unwrap_or_default()
+    };
+    Pauses { count: sorted.len(), p50_ms: at(0.5), p99_ms: at(0.99), max_ms: at(1.0), all_ms }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_the_longest_gap_around_the_kill() {
+        let log = Log::default();
+        // Every 5 ms, none from 100 to 400 ms, and then again.
+        let at = |ms| Duration::from_millis(ms);
+        log.commits().extend((0..=20).map(|n| at(n * 5)).chain((80..120).map(|n| at(n * 5))));
+        assert_eq!(log.pause(at(103), at(600)), at(300));
+        assert_eq!(log.first_after(at(123)), Some(at(400)));
+        let timeline = log.timeline(at(300));
+        assert_eq!((timeline[0], timeline[1], timeline[20], timeline[30]), (1, 0, 0, 2));
+    }
+
+    #[test]
+    fn percentiles_are_pauses_that_were_measured() {
+        let measured: Vec<_> = (1..=50).map(|ms| (Duration::from_millis(ms), Duration::ZERO)).collect();
+        let pauses = pauses(&measured);
+        assert_eq!((pauses.count, pauses.p50_ms, pauses.p99_ms, pauses.max_ms), (50, 26.0, 50.0, 50.0));
+    }
+}
