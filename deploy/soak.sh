@@ -2,21 +2,24 @@
 # The long versions of the tests, an hour or more on two cores: 300,000 seeds of the simulator (SOAK_SEEDS
 # names others), recorded in docs/simulator-ledger.md, and the
 # vendored sources of all dependencies (some 20,000 files) copied, compared, committed to git and removed,
-# once undisturbed and once while the leader is killed and another replica is paused; and a tree of 2,000 files
-# while replicas are faulty on purpose: every kind of fault at n = 4, and pairs of kinds at n = 7.
+# once undisturbed and once while the leader is killed and another replica is paused; a tree of 2,000 files
+# while replicas are faulty on purpose: every kind of fault at n = 4, and pairs of kinds at n = 7; and every fuzz
+# target, guided by coverage, for SECONDS each (default 600: two hours on two cores).
 #
-#   bash deploy/soak.sh [seeds | tree | faults | attacks]...      default: all of them
+#   bash deploy/soak.sh [seeds | tree | faults | attacks | fuzz [SECONDS]]...      default: all of them
 #   bash deploy/soak.sh attacks:KIND... pairs:KIND,KIND...            only these
 #   bash deploy/soak.sh pairs                                         every pair, some hours
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source deploy/setup.sh
 quorate_test_tools
-if [ $# -eq 0 ]; then set -- seeds tree faults attacks; fi
+if [ $# -eq 0 ]; then set -- seeds tree faults attacks fuzz; fi
+fuzz_seconds=600
 for part in "$@"; do
   case "$part" in
-    seeds | tree | faults | attacks | attacks:* | pairs | pairs:*,*) ;;
-    *) echo "usage: bash deploy/soak.sh [seeds | tree | faults | attacks[:KIND] | pairs[:KIND,KIND]]..." >&2; exit 2 ;;
+    seeds | tree | faults | fuzz | attacks | attacks:* | pairs | pairs:*,*) ;;
+    [0-9]*) fuzz_seconds=$part ;;
+    *) echo "usage: bash deploy/soak.sh [seeds | tree | faults | fuzz [SECONDS] | attacks[:KIND] | pairs[:KIND,KIND]]..." >&2; exit 2 ;;
   esac
 done
 
@@ -203,6 +206,7 @@ for part in "$@"; do
       quorate-sim run --seeds "$SOAK_SEEDS" --jobs "$(nproc)" --ledger docs/simulator-ledger.md
       ;;
     tree) tree; in_a_mount undisturbed 'the tree: cp -a, diff -r, git, rm -r' ;;
+    fuzz) bash deploy/fuzz.sh "$fuzz_seconds" ;;
     faults) tree; in_a_mount disturbed 'the tree again, with a leader killed and another replica paused, and all killed' ;;
     attacks)
       smaller_tree

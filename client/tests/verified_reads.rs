@@ -135,6 +135,7 @@ async fn rd4_an_answer_to_another_question_is_refused() {
     assert_eq!(caught[1..], [0, 0, 0], "only replica 0 lies");
 }
 
+/// A9, RD2, ST8: what is old is refused, whoever serves it and why.
 #[tokio::test]
 async fn rd2_a_height_below_the_floor_is_never_accepted() {
     let fake = Fake::new();

@@ -148,6 +148,10 @@ impl Replica {
         *parent == self.committed.header.proposal || self.blocks.get(parent).is_some_and(Block::is_executed)
     }
 
+    fn liars_max(&self) -> u32 {
+        u32::try_from(self.configuration.members().f()).unwrap_or(u32::MAX)
+    }
+
     pub(crate) fn on_executed(
         &mut self,
         height: Height,
@@ -176,7 +180,11 @@ impl Replica {
             Some(certified) if certified != ours => {
                 self.halt(HaltReason::Diverged { height, ours, certified });
             }
-            None if ours == Hash::ZERO => self.suspect(Suspicion::Fault),
+            // Liars lead at most f views in a row. Beyond that the cause is not the leader, and views must not
+            // change as fast as proposals fail (hazard RX4): the usual time-out decides.
+            None if ours == Hash::ZERO && self.failed_views <= self.liars_max() => {
+                self.suspect(Suspicion::Fault);
+            }
             _ => {}
         }
         self.changed = true;

@@ -128,9 +128,10 @@ impl Replica {
 
     /// Leaves the view at hand if there is a reason to.
     pub(crate) fn check_views(&mut self) {
-        let next = self.view.number.saturating_add(1);
-        let least = next.max(self.claim_rank().view.saturating_add(1));
-        if let Some(view) = self.joinable_view().filter(|view| *view >= least) {
+        // Only more than f liars can bring views to the last number that there is; it is left for no other.
+        let Some(next) = self.view.number.checked_add(1) else { return };
+        let claimed = self.claim_rank().view;
+        if let Some(view) = self.joinable_view().filter(|view| *view >= next && *view > claimed) {
             self.start_view_change(view, Cause::Failure);
         } else if self.is_superseded() {
             // A claim precedes the view that it is made for; the later view has begun and is fetched.
@@ -161,8 +162,8 @@ impl Replica {
             }
             Some(at) if at <= self.now => {
                 self.timers.new_view_at = None;
-                if !self.is_superseded() {
-                    self.start_view_change(view.saturating_add(1), Cause::Failure);
+                if let Some(next) = view.checked_add(1).filter(|_| !self.is_superseded()) {
+                    self.start_view_change(next, Cause::Failure);
                 }
             }
             Some(_) => {}

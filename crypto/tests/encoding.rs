@@ -105,6 +105,7 @@ impl Read for Endless {
     }
 }
 
+/// A12: a length is a claim, and costs nothing.
 #[test]
 fn a_length_beyond_the_bound_is_refused_before_the_elements_are_read() {
     let mut reader = Endless(0);
@@ -115,6 +116,7 @@ fn a_length_beyond_the_bound_is_refused_before_the_elements_are_read() {
     assert_eq!(reader.0, 4);
 }
 
+/// A12, RX8: room is made as elements arrive.
 #[test]
 fn a_large_claim_with_a_short_body_is_refused() {
     const MAX: usize = u32::MAX as usize;

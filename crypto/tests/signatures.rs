@@ -364,6 +364,7 @@ proptest! {
         }
     }
 
+    /// AU7: whatever the bytes are, the library answers, and no error of it escapes.
     #[test]
     fn any_bytes_get_a_verdict(key: [u8; 32], low: [u8; 32], high: [u8; 32]) {
         let mut signature = Signature::ZERO;

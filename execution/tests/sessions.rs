@@ -372,6 +372,7 @@ fn moves(inodes: &[u64], count: usize) -> Vec<OperationBody> {
     ends.into_iter().cycle().map(rename).take(count).collect()
 }
 
+/// A14: what executing may cost is bounded for operation, envelope and batch.
 #[test]
 fn the_budget_of_a_batch_skips_envelopes_and_keeps_their_numbers() {
     let mut chain = Chain::new();

@@ -105,6 +105,7 @@ proptest! {
         }
     }
 
+    /// DT2: equal states have equal bytes, whatever led to them.
     #[test]
     fn the_root_knows_no_order_and_no_history(
         model in any_model(40),

@@ -15,7 +15,7 @@ const DETERMINISTIC: [&str; 7] =
     ["crypto", "merkle", "protocol", "metadata", "execution", "consensus", "audit"];
 
 /// Which rooms each room may know.
-const ARROWS: [(&str, &[&str]); 18] = [
+const ARROWS: [(&str, &[&str]); 19] = [
     ("crypto", &[]),
     ("merkle", &["crypto"]),
     ("protocol", &["crypto"]),
@@ -46,6 +46,20 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("sim", &["crypto", "merkle", "protocol", "metadata", "execution", "consensus", "audit", "history"]),
     ("model", &[]),
     ("bench", &["crypto", "protocol", "history", "transport", "client", "cluster"]),
+    (
+        "fuzz",
+        &[
+            "crypto",
+            "merkle",
+            "protocol",
+            "metadata",
+            "execution",
+            "consensus",
+            "audit",
+            "store",
+            "transport",
+        ],
+    ),
     (
         "quorate",
         &[

@@ -152,6 +152,7 @@ mod tests {
     use quorate_protocol::genesis::Parameters;
     use std::sync::mpsc::channel;
 
+    /// RX5: an execution that is no longer wanted ends like any other, and nothing waits for it.
     #[test]
     fn what_was_dropped_while_it_was_at_work_is_not_wanted() {
         let place = tempfile::tempdir().unwrap();

@@ -10,7 +10,7 @@
 
 mod commit;
 mod open;
-mod pack;
+pub mod pack;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

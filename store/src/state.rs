@@ -5,7 +5,7 @@
 //! synced, and what is lost is rebuilt from the log. A state that is damaged is destroyed and rebuilt as
 //! well; nothing in it is needed to be safe.
 
-mod format;
+pub mod format;
 mod prune;
 mod retention;
 mod rows;

@@ -157,6 +157,7 @@ fn changed(place: &Path, name: &str, bytes: &[u8]) -> Result<Vec<Record>, LogErr
     audit(place)
 }
 
+/// PR6: damage in the middle is found and never cut off as a torn tail.
 #[test]
 fn every_flipped_byte_of_what_was_synced_is_found() {
     let place = tempfile::tempdir().unwrap();

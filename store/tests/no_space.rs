@@ -28,6 +28,7 @@ const NO_RESERVE: BlockOptions = BlockOptions {
 /// Files of the child may grow to this; the log's first segment is longer already.
 const LIMIT_BYTES: u64 = 2 << 20;
 
+/// PR7: after a write or a sync that failed, the log takes and syncs nothing any more.
 #[test]
 fn the_log_and_the_blocks_report_a_full_disk_and_lose_nothing() {
     if let Ok(path) = std::env::var(CHILD) {

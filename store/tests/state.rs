@@ -195,6 +195,7 @@ fn a_foreign_state_is_refused_and_a_damaged_one_can_be_rebuilt() {
     assert!(refused.calls_for_rebuilding(), "{refused}");
 }
 
+/// PR8: whatever a crash leaves of the state opens again, at an older height at worst.
 #[test]
 fn what_was_committed_survives_the_end_of_the_process_and_a_torn_write_ahead_log_is_an_older_height() {
     let place = tempfile::tempdir().unwrap();

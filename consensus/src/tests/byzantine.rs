@@ -199,6 +199,7 @@ fn a_view_change_storm_of_one_moves_nobody() {
     assert!(net.replicas().iter().all(|replica| replica.view() == 0 && replica.has_entered()));
 }
 
+/// DT3: whoever computes another root than a quorum stops, and says so.
 #[test]
 fn r5_a_replica_that_computes_another_header_halts_and_the_others_go_on() {
     let mut net = Net::new(4);

@@ -23,6 +23,7 @@ fn cl1_retries_across_a_view_change_are_executed_once() {
     assert!(net.replicas().iter().all(|replica| replica.pool_len() == 0));
 }
 
+/// RX6: a change of leader strands nothing that waited.
 #[test]
 fn r3_envelopes_of_a_dropped_height_return_to_the_pools() {
     let mut net = Net::new(4);
@@ -114,6 +115,7 @@ fn expired_envelopes_leave_the_pool() {
     assert_eq!(net.replica(2).pool_len(), 0, "it does not come back either");
 }
 
+/// RX1: what clients send is bounded wherever it waits.
 #[test]
 fn the_pool_is_bounded_overall_and_per_session() {
     let pool = PoolBounds { envelopes: 8, envelopes_per_session: 3, ..PoolBounds::default() };

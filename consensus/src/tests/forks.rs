@@ -49,6 +49,7 @@ fn hand_over(net: &mut Net) {
     net.settle();
 }
 
+/// VC20: a lock of one view must not be lost in the next ones.
 #[test]
 fn fork_a_the_base_is_prepared_before_anything_else() {
     let mut net = Net::new(4);

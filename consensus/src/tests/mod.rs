@@ -17,6 +17,8 @@ mod evidence;
 mod forge;
 mod forks;
 mod harness;
+mod hazards_inputs;
+mod hazards_views;
 mod leaders;
 mod normal;
 mod pool;

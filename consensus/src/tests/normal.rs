@@ -234,6 +234,7 @@ fn the_leader_proposes_a_tick_when_batch_time_reaches_a_deadline() {
     assert_eq!(net.headers[&2].operation_count, 0);
 }
 
+/// A8, RD1: who is left out fetches what a certificate names.
 #[test]
 fn rd1_a_leader_that_leaves_one_out_still_serves_it() {
     // A8 and RD1: proposals reach a bare quorum only; the others fetch by the certificate's header.

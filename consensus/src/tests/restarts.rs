@@ -63,6 +63,7 @@ fn pr3_votes_that_were_synced_are_sent_again_after_a_restart() {
     assert!((1..4).all(|i| net.height(i) == 1 && net.replica(i).view() == 0));
 }
 
+/// PR2: a restarted replica makes no vote that differs from one before; the network compares all of them.
 #[test]
 fn r2_after_a_restart_no_prepare_in_the_same_view_but_commits() {
     let mut net = Net::new(4);
@@ -150,6 +151,7 @@ fn all_lose_power_at_once_again_and_again() {
     }
 }
 
+/// PR4: the highest view of the log counts, not the last record, and its timer runs.
 #[test]
 fn a_view_asked_for_and_not_entered_is_entered_after_a_restart() {
     let mut net = Net::new(4);

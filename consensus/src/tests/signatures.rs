@@ -154,6 +154,7 @@ fn a_contradiction_is_evidence_only_if_both_signatures_hold() {
     assert_eq!(net.node(1).forged, [second]);
 }
 
+/// RX2, RX9: what is known already is recognised before its signature is looked at.
 #[test]
 fn a_retry_of_a_waiting_envelope_costs_nothing() {
     let mut net = Net::new(4);

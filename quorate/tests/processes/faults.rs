@@ -15,6 +15,7 @@ fn audit_all(cluster: &Cluster) {
     cluster.quorate(&["audit", "verify"]).expect(0);
 }
 
+/// PR12: a replica that stood still goes on and catches up.
 #[test]
 fn a_killed_leader_and_a_paused_follower_do_not_reach_the_writer() {
     let cluster = Cluster::start();

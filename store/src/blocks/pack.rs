@@ -41,7 +41,8 @@ const SLOT_BYTES: usize = 32;
 
 /// Where a block lies.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
+pub struct Place {
+    /// Number of the pack.
     pub pack: u32,
     /// In pages from the beginning of the pack.
     pub page: u32,
@@ -82,26 +83,31 @@ pub(crate) fn list(directory: &Path) -> Result<Vec<u32>, FileError> {
 }
 
 /// The fixed part of a block, as read from disk.
-pub(crate) struct Fixed {
+pub struct Fixed {
+    /// The block's identifier.
     pub id: Hash,
+    /// What the identifier names.
     pub descriptor: BlockDescriptor,
     /// Pages of this pack that were synced when this block was written.
     pub synced: u32,
+    /// Until when it was promised to be kept.
     pub expires: BatchTime,
     /// The promise slot to be written next, which is not the one that holds.
     pub slot: usize,
+    /// Whether it was deleted.
     pub dead: bool,
 }
 
 /// Computes the keyed checks of one directory.
 #[derive(Clone)]
-pub(crate) struct Checker {
+pub struct Checker {
     key: [u8; 32],
     identity: Identity,
 }
 
 impl Checker {
-    pub(crate) fn new(marker: &Marker) -> Self {
+    /// The checks of the directory with this marker.
+    pub fn new(marker: &Marker) -> Self {
         Self { key: derive_hash(KEY_CONTEXT, &[&marker.seed]).0, identity: marker.identity }
     }
 
@@ -115,7 +121,7 @@ impl Checker {
     }
 
     /// The first page of a pack.
-    pub(crate) fn pack_header(&self, pack: u32) -> Vec<u8> {
+    pub fn pack_header(&self, pack: u32) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(PAGE_BYTES as usize);
         bytes.extend_from_slice(PACK_MAGIC);
         bytes.extend_from_slice(&PACK_VERSION.to_le_bytes());
@@ -130,7 +136,7 @@ impl Checker {
     }
 
     /// The fixed part of a block.
-    pub(crate) fn encode(
+    pub fn encode(
         &self,
         place: Place,
         descriptor: &BlockDescriptor,
@@ -155,7 +161,7 @@ impl Checker {
     }
 
     /// Reads the fixed part of a block; `None` if there is none, or it is damaged.
-    pub(crate) fn decode(&self, place: Place, bytes: &[u8]) -> Option<Fixed> {
+    pub fn decode(&self, place: Place, bytes: &[u8]) -> Option<Fixed> {
         let body = bytes.get(..CHECK_AT).filter(|body| body.starts_with(BLOCK_MAGIC))?;
         if bytes.len() != BLOCK_HEADER_BYTES || self.check(0, place, body) != array(bytes, CHECK_AT) {
             return None;
@@ -188,7 +194,7 @@ impl Checker {
 
     /// What is written at the beginning of pages that a crash left without a block, so that they are not
     /// taken for damage later.
-    pub(crate) fn encode_gap(&self, place: Place, pages: u32) -> Vec<u8> {
+    pub fn encode_gap(&self, place: Place, pages: u32) -> Vec<u8> {
         let mut bytes = GAP_MAGIC.to_vec();
         bytes.extend_from_slice(&pages.to_le_bytes());
         let check = self.check(4, place, &bytes);
@@ -197,7 +203,7 @@ impl Checker {
     }
 
     /// How many pages hold no block here, if that was written; at least 1.
-    pub(crate) fn decode_gap(&self, place: Place, bytes: &[u8]) -> Option<u32> {
+    pub fn decode_gap(&self, place: Place, bytes: &[u8]) -> Option<u32> {
         let pages = u32_at(bytes, 4);
         (pages > 0 && bytes.starts_with(&self.encode_gap(place, pages))).then_some(pages)
     }
@@ -237,7 +243,7 @@ impl Checker {
     }
 
     /// Reads a pack's header.
-    pub(crate) fn check_pack(&self, pack: u32, bytes: &[u8]) -> PackHeader {
+    pub fn check_pack(&self, pack: u32, bytes: &[u8]) -> PackHeader {
         let fixed = bytes.get(..PACK_HEADER_BYTES).unwrap_or(bytes);
         if is_zero(fixed) {
             return PackHeader::Unused;
@@ -256,11 +262,15 @@ impl Checker {
 
 /// What a pack's first page says.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) enum PackHeader {
+pub enum PackHeader {
+    /// A pack of this directory, under its own number.
     Ours,
     /// Nothing: the pack was being made when the process or the power ended.
     Unused,
+    /// Nothing that was ever written by this program.
     Invalid,
+    /// A pack of another directory, or under another number.
     Foreign,
+    /// Of a later version.
     Newer(u32),
 }

@@ -25,27 +25,27 @@ pub const META_APPLIED: &[u8] = b"applied";
 pub const META_RETAINED: &[u8] = b"retained";
 
 /// Bytes of a row's key in [`ROWS`] and of an entry in [`CHANGES`].
-pub(crate) const VERSION_KEY_BYTES: usize = 40;
+pub const VERSION_KEY_BYTES: usize = 40;
 const TOMBSTONE: u8 = 0;
 const VALUE: u8 = 1;
 
 /// The key of a row's version: the row's key, then the height with all bits inverted.
-pub(crate) fn version_key(key: &Key, height: Height) -> [u8; VERSION_KEY_BYTES] {
+pub fn version_key(key: &Key, height: Height) -> [u8; VERSION_KEY_BYTES] {
     join(key, &(!height).to_be_bytes())
 }
 
 /// Row and height of a version's key.
-pub(crate) fn split_version_key(bytes: &[u8]) -> Option<(Key, Height)> {
+pub fn split_version_key(bytes: &[u8]) -> Option<(Key, Height)> {
     (bytes.len() == VERSION_KEY_BYTES).then(|| (array(bytes, 0), !u64::from_be_bytes(array(bytes, 32))))
 }
 
 /// The key of a change: the height, then the row's key.
-pub(crate) fn change_key(height: Height, key: &Key) -> [u8; VERSION_KEY_BYTES] {
+pub fn change_key(height: Height, key: &Key) -> [u8; VERSION_KEY_BYTES] {
     join(&height.to_be_bytes(), key)
 }
 
 /// Height and row of a change's key.
-pub(crate) fn split_change_key(bytes: &[u8]) -> Option<(Height, Key)> {
+pub fn split_change_key(bytes: &[u8]) -> Option<(Height, Key)> {
     (bytes.len() == VERSION_KEY_BYTES).then(|| (u64::from_be_bytes(array(bytes, 0)), array(bytes, 8)))
 }
 
@@ -58,7 +58,7 @@ fn join(first: &[u8], second: &[u8]) -> [u8; VERSION_KEY_BYTES] {
 }
 
 /// The stored form of a row's value, or of its absence.
-pub(crate) fn encode_value(value: Option<&[u8]>) -> Vec<u8> {
+pub fn encode_value(value: Option<&[u8]>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(value.map_or(0, <[u8]>::len) + 1);
     bytes.push(if value.is_some() { VALUE } else { TOMBSTONE });
     bytes.extend_from_slice(value.unwrap_or_default());
@@ -66,7 +66,7 @@ pub(crate) fn encode_value(value: Option<&[u8]>) -> Vec<u8> {
 }
 
 /// A row's value, or its absence; `None` for bytes that are neither.
-pub(crate) fn decode_value(bytes: &[u8]) -> Option<Option<Row>> {
+pub fn decode_value(bytes: &[u8]) -> Option<Option<Row>> {
     match bytes.split_first()? {
         (&VALUE, value) => Some(Some(value.into())),
         (&TOMBSTONE, []) => Some(None),
@@ -75,19 +75,19 @@ pub(crate) fn decode_value(bytes: &[u8]) -> Option<Option<Row>> {
 }
 
 /// Whether a stored value is a tombstone.
-pub(crate) fn is_tombstone(bytes: &[u8]) -> bool {
+pub fn is_tombstone(bytes: &[u8]) -> bool {
     bytes.first() == Some(&TOMBSTONE)
 }
 
 /// The identity row.
-pub(crate) fn encode_identity(identity: Identity) -> Vec<u8> {
+pub fn encode_identity(identity: Identity) -> Vec<u8> {
     let mut bytes = vec![STATE_VERSION, identity.replica];
     bytes.extend_from_slice(&identity.cluster.0);
     bytes
 }
 
 /// The applied row: height, then header and frontier, each after its length.
-pub(crate) fn encode_applied(height: Height, header: &[u8], frontier: &[u8]) -> Vec<u8> {
+pub fn encode_applied(height: Height, header: &[u8], frontier: &[u8]) -> Vec<u8> {
     let mut bytes = vec![STATE_VERSION];
     bytes.extend_from_slice(&height.to_le_bytes());
     for part in [header, frontier] {
@@ -98,7 +98,7 @@ pub(crate) fn encode_applied(height: Height, header: &[u8], frontier: &[u8]) -> 
 }
 
 /// Height, header and frontier of the applied row.
-pub(crate) fn decode_applied(bytes: &[u8]) -> Option<(Height, Vec<u8>, Vec<u8>)> {
+pub fn decode_applied(bytes: &[u8]) -> Option<(Height, Vec<u8>, Vec<u8>)> {
     let rest = bytes.strip_prefix(&[STATE_VERSION])?;
     let (height, rest) = (u64_at(rest, 0), rest.get(8..)?);
     let (header, rest) = take(rest)?;
@@ -112,7 +112,7 @@ fn take(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// The retention row: the horizon, then the snapshots below it.
-pub(crate) fn encode_retained(horizon: Height, snapshots: impl IntoIterator<Item = Height>) -> Vec<u8> {
+pub fn encode_retained(horizon: Height, snapshots: impl IntoIterator<Item = Height>) -> Vec<u8> {
     let mut bytes = vec![STATE_VERSION];
     for height in std::iter::once(horizon).chain(snapshots) {
         bytes.extend_from_slice(&height.to_le_bytes());
@@ -121,7 +121,7 @@ pub(crate) fn encode_retained(horizon: Height, snapshots: impl IntoIterator<Item
 }
 
 /// Horizon and snapshots of the retention row.
-pub(crate) fn decode_retained(bytes: &[u8]) -> Option<(Height, Vec<Height>)> {
+pub fn decode_retained(bytes: &[u8]) -> Option<(Height, Vec<Height>)> {
     let rest = bytes.strip_prefix(&[STATE_VERSION])?;
     let heights: Vec<Height> = rest.chunks_exact(8).map(|chunk| u64_at(chunk, 0)).collect();
     let (horizon, snapshots) = heights.split_first()?;

@@ -124,6 +124,7 @@ fn bad_submissions_end_the_connection() {
     });
 }
 
+/// RX7: places that nobody uses come free.
 #[test]
 fn half_open_streams_and_silent_connections_keep_nobody_out() {
     run(async {
