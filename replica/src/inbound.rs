@@ -36,9 +36,7 @@ impl Node {
             PeerEvent::Connected(peer) => {
                 tracing::info!(peer, "connected");
                 self.step(Input::Connected(peer));
-                for offers in self.evidence.offers().iter() {
-                    self.peers.send(peer, offers);
-                }
+                self.send_all(peer, self.evidence.offers());
             }
             PeerEvent::Disconnected(peer) => {
                 tracing::info!(peer, "disconnected");
@@ -62,17 +60,14 @@ impl Node {
             }
             PeerMessage::OfferEvidence(offers) => {
                 let question = self.evidence.offered(from, &offers, now);
-                for question in question.iter() {
-                    self.peers.send(from, question);
-                }
+                self.send_all(from, question);
             }
             PeerMessage::FetchEvidence { digest } => {
                 let answer = self.evidence.fetched(from, &digest);
-                for answer in answer.iter() {
-                    self.peers.send(from, answer);
-                }
+                let bytes = self.send_all(from, answer);
+                self.peer_budgets.answered(from, bytes, now);
             }
-            PeerMessage::Evidence(evidence) => self.on_evidence(from, *evidence),
+            PeerMessage::Evidence(evidence) => self.on_evidence(from, *evidence, now),
             PeerMessage::Forward(envelope) => self.on_forwarded(from, envelope, now),
             message => self.on_consensus_message(from, message, now),
         }
@@ -118,6 +113,11 @@ impl Node {
         }
     }
 
+    /// Sends messages to a peer; how many bytes they have.
+    fn send_all(&self, to: ReplicaIndex, messages: impl IntoIterator<Item = PeerMessage>) -> usize {
+        messages.into_iter().map(|message| self.peers.send(to, &message)).fold(0, usize::saturating_add)
+    }
+
     /// Evidence that this replica found itself.
     pub(crate) fn keep_evidence(&mut self, evidence: Evidence) {
         let court = court(self.consensus.configuration(), self.verifier.as_ref());
@@ -126,14 +126,19 @@ impl Node {
     }
 
     /// Evidence that a peer sends.
-    fn on_evidence(&mut self, from: ReplicaIndex, evidence: Evidence) {
+    fn on_evidence(&mut self, from: ReplicaIndex, evidence: Evidence, now: Instant) {
+        let before = self.verifier.checks();
         let court = court(self.consensus.configuration(), self.verifier.as_ref());
-        let (kept, question) = self.evidence.arrived(from, evidence, &court, Instant::now());
-        for question in question.iter() {
-            self.peers.send(from, question);
-        }
-        if let Some(kept) = kept {
-            self.tell_of_evidence(&kept, Some(from));
+        let (kept, question) = self.evidence.arrived(from, evidence, &court, now);
+        let checks = self.verifier.checks().saturating_sub(before);
+        let wait = self.peer_budgets.checked(from, Checked::Other, checks, now);
+        self.slow_down(from, wait);
+        self.send_all(from, question);
+        match kept {
+            // A correct replica has judged what it shows.
+            Some(Kept::Refused(refusal)) => self.refuse(from, checks, &refusal, now),
+            Some(kept) => self.tell_of_evidence(&kept, Some(from)),
+            None => {}
         }
     }
 
