@@ -10,6 +10,7 @@ use std::sync::Arc;
 use quorate_crypto::{Certificate, CertificateKind, Hash, Signature, Verifier};
 use quorate_protocol::limits::VOTES_PER_MESSAGE_MAX;
 use quorate_protocol::record::Record;
+use quorate_protocol::view_change::Suspicion;
 use quorate_protocol::{Height, PeerMessage, ReplicaIndex, View, Vote, VoteKind};
 
 use crate::configuration::Configuration;
@@ -51,6 +52,10 @@ impl Replica {
     /// A vote was found to be badly signed.
     fn forged(&mut self, vote: Vote) {
         self.bars.note(vote.replica, self.now);
+        // A leader whose own votes never count makes every height wait for all correct ones.
+        if vote.replica == self.leader() {
+            self.suspect(Suspicion::Fault);
+        }
         self.effects.push(Effect::Forged(vote));
     }
 

@@ -17,7 +17,7 @@ use crate::random::{Random, Stream};
 /// Sizes of clusters under attack: one, two and three liars.
 pub const SIZES: [usize; 10] = [4, 4, 4, 4, 5, 6, 7, 7, 7, 10];
 /// Whether consensus watches how long its leader lets requests wait (hazards A2, A3). Without that a slow
-/// leader stays, and so does one that is unfair within the time-out.
+/// leader stays, and so does one that is unfair within the time-out: what rests on it is not checked then.
 pub const MONITORED: bool = true;
 /// How much longer a steady run takes than its plan says, because its time-outs are longer.
 const STEADY_STRETCH: u64 = 4;
@@ -93,7 +93,8 @@ impl Attack {
         if self == Self::Mislead {
             isolate(random, &mut plan);
         }
-        plan
+        let liars = std::mem::take(&mut plan.byzantine);
+        plan.with_liars(liars)
     }
 
     /// The plan of a seed in which nothing but this attack goes on, and never ends; requests are answered
@@ -102,6 +103,8 @@ impl Attack {
     pub fn steady_plan(self, seed: u64) -> Plan {
         let random = &mut Random::new(seed, Stream::Attack);
         let mut plan = Plan::sized(seed, Some(random.pick(&SIZES))).without_troubles();
+        plan.frail.clear();
+        plan.hostile.clear();
         plan.calm_at *= STEADY_STRETCH;
         plan.clients.iter_mut().for_each(|client| client.think *= STEADY_STRETCH);
         let longest = longest_timeout(&plan);

@@ -173,6 +173,13 @@ impl Plan {
         }
     }
 
+    /// The same run with these Byzantine replicas, which are f: nobody else may lose what it has synced.
+    #[must_use]
+    pub fn with_liars(mut self, byzantine: BTreeMap<ReplicaIndex, Behaviour>) -> Self {
+        self.faults.retain(|scheduled| !matches!(scheduled.fault, Fault::DiskDamage { .. }));
+        Self { byzantine, frail: Vec::new(), ..self }
+    }
+
     /// The same run without any trouble but hostile clients, and with time-outs that an undisturbed cluster never meets.
     #[must_use]
     pub fn untroubled(seed: u64) -> Self {

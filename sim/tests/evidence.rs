@@ -17,7 +17,7 @@ fn shown(seeds: u64, behaviour: impl Fn(&Plan) -> Behaviour) -> BTreeMap<Evidenc
     for seed in 0..seeds {
         let plan = Plan::new(seed);
         let byzantine = [(0, behaviour(&plan))].into();
-        let outcome = run_plan(Plan { byzantine, ..plan }, Story::Silent);
+        let outcome = run_plan(plan.with_liars(byzantine), Story::Silent);
         assert_eq!(outcome.failure, None, "seed {seed}");
         for (kind, count) in outcome.evidence {
             *all.entry(kind).or_default() += count;

@@ -154,6 +154,22 @@ fn a_contradiction_is_evidence_only_if_both_signatures_hold() {
     assert_eq!(net.node(1).forged, [second]);
 }
 
+#[test]
+fn a13_a_leader_that_signs_its_votes_badly_is_replaced_at_once() {
+    let mut net = Net::new(4);
+    net.crash(0);
+    let (one, other) = (*net.configuration.cluster(), net.configuration.genesis_hash());
+    let first = net.vote(0, VoteKind::Commit, 0, 1, one);
+    let mut second = net.vote(0, VoteKind::Commit, 0, 1, other);
+    second.signature = Signature::ZERO;
+    for to in 1..4 {
+        net.deliver(0, to, message(&first));
+        net.deliver(0, to, message(&second));
+    }
+    net.settle();
+    assert!((1..4).all(|replica| net.replica(replica).view() == 1), "without a time-out");
+}
+
 /// RX2, RX9: what is known already is recognised before its signature is looked at.
 #[test]
 fn a_retry_of_a_waiting_envelope_costs_nothing() {
