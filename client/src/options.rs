@@ -11,7 +11,7 @@ pub const ENVELOPES_IN_FLIGHT_MAX: usize = 4;
 /// What is sent in one envelope costs one height instead of several; on a long line several are under way.
 pub const FOLLOW_AFTER: Duration = Duration::from_millis(10);
 /// The next envelope waits for three quarters of the callers that are expected back, but no longer than this
-/// part of what the last envelope took: with 16 callers a quarter fewer heights, and a tenth more operations.
+/// part of what the last envelope took: one height then serves more operations.
 pub const GATHER_DIVISOR: u32 = 4;
 /// Longest such wait.
 pub const GATHER_MAX: Duration = Duration::from_millis(4);
