@@ -16,9 +16,6 @@ use crate::random::{Random, Stream};
 
 /// Sizes of clusters under attack: one, two and three liars.
 pub const SIZES: [usize; 10] = [4, 4, 4, 4, 5, 6, 7, 7, 7, 10];
-/// Whether consensus watches how long its leader lets requests wait (hazards A2, A3). Without that a slow
-/// leader stays, and so does one that is unfair within the time-out: what rests on it is not checked then.
-pub const MONITORED: bool = true;
 /// How much longer a steady run takes than its plan says, because its time-outs are longer.
 const STEADY_STRETCH: u64 = 4;
 /// Blips of the network in one run.
@@ -78,12 +75,6 @@ impl Attack {
         Proof { deeds, marks }
     }
 
-    /// Whether clients are promised an answer in time while it goes on.
-    #[must_use]
-    pub const fn is_bounded(self) -> bool {
-        !matches!(self, Self::SlowLeader | Self::Drag | Self::Shift) || MONITORED
-    }
-
     /// The plan of a seed with this attack in the midst of its other troubles.
     #[must_use]
     pub fn plan(self, seed: u64) -> Plan {
@@ -98,7 +89,7 @@ impl Attack {
     }
 
     /// The plan of a seed in which nothing but this attack goes on, and never ends; requests are answered
-    /// within a bound if the attack leaves that promise standing.
+    /// within a bound.
     #[must_use]
     pub fn steady_plan(self, seed: u64) -> Plan {
         let random = &mut Random::new(seed, Stream::Attack);
@@ -111,7 +102,7 @@ impl Attack {
         plan.patience =
             RECOVERY_BACK_OFFS * longest + RECOVERY_HAND_OVERS * plan.parameters.timeouts.hand_over;
         self.join(random, &mut plan);
-        plan.promise = self.is_bounded().then(|| promise(&plan));
+        plan.promise = Some(promise(&plan));
         plan
     }
 
