@@ -23,12 +23,15 @@ pub enum DecodeError {
     NotCanonical,
 }
 
+/// Room that an encoding is begun with: for votes, headers and small envelopes, which most are.
+const ENCODED_BYTES_USUAL: usize = 512;
+
 /// The canonical encoding of `value` (borsh).
 ///
 /// # Panics
 /// If a collection in `value` has more than `u32::MAX` elements, which no bounded type can hold.
 pub fn encode<T: BorshSerialize + ?Sized>(value: &T) -> Vec<u8> {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(ENCODED_BYTES_USUAL);
     let written = value.serialize(&mut bytes);
     assert!(written.is_ok(), "writing to memory fails only for a collection beyond u32::MAX elements");
     bytes

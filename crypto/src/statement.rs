@@ -77,8 +77,11 @@ impl Statement {
         let fields: [&[u8]; 7] =
             [STATEMENT_DOMAIN, &self.cluster.0, &epoch, &kind, &view, &height, &self.digest.0];
         // The widths of the fields add up to the array, which `preimage_fills_every_byte` tests.
-        for (target, source) in bytes.iter_mut().zip(fields.into_iter().flatten()) {
-            *target = *source;
+        let mut rest = bytes.as_mut_slice();
+        for field in fields {
+            let Some((target, after)) = rest.split_at_mut_checked(field.len()) else { break };
+            target.copy_from_slice(field);
+            rest = after;
         }
         bytes
     }

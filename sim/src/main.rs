@@ -17,6 +17,10 @@ use quorate_sim::run::{Outcome, Summary, run_crashes, run_plan, run_seeds};
 use quorate_sim::runs::{self, COMMIT};
 use quorate_sim::trace::{SECOND, Story};
 
+/// A run of a seed is a hundred thousand small allocations.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How long `run` looks for a smaller form of the first failure.
 const MINIMISED_WITHIN: Duration = Duration::from_secs(30);
 
