@@ -19,6 +19,7 @@ attacks_of_this_run() {
 step "lint: format, clippy, dependencies"
 cargo fmt --all --check
 cargo clippy --quiet --workspace --all-targets --features quorate/faults -- -D warnings
+cargo clippy --quiet -p quorate-consensus -p quorate-sim --all-targets --features quorate-sim/mutants,quorate-sim/probes -- -D warnings
 cargo clippy --quiet -p quorate-transport -p quorate-replica -p quorate-cluster -p quorate-bench -p quorate -- -D warnings
 cargo deny --log-level error check bans licenses sources
 
@@ -27,6 +28,13 @@ cargo nextest run --workspace --cargo-profile release --features quorate/faults 
 
 step "a production build, which has no fault injection in it"
 cargo nextest run --workspace --cargo-profile release --no-fail-fast --test production
+
+# A program of its own, because only the simulator is ever built with probes and with a consensus that can be broken.
+step "the simulator with probes, and every breakage of the protocol"
+programs="${CARGO_TARGET_DIR:-target}/release"
+cargo nextest run -p quorate-sim --cargo-profile release --features mutants,probes --no-fail-fast --test mutants
+cargo build --quiet --release --locked -p quorate-sim --features mutants,probes
+cp "$programs/quorate-sim" "$programs/quorate-sim-probed"
 
 # Three kinds of faults each time, others for each commit; deploy/soak.sh tries them all.
 step "real processes: clusters, mounts, crashes, bad input, the commands of the README, attacks"
@@ -39,8 +47,10 @@ cargo nextest run --workspace --cargo-profile release --features quorate/faults 
 step "the POSIX test suite"
 bash deploy/pjdfstest.sh
 
-step "the simulator: 20,000 seeds"
-"${CARGO_TARGET_DIR:-target}"/release/quorate-sim run --seeds 0..20000 --jobs "$(nproc)"
+step "the simulator: 20,000 seeds, which reach every probe"
+traces() { "$1" run --seeds 0..300 --jobs "$(nproc)" | sed -n 's/^commit .*, traces //p'; }
+[ "$(traces "$programs/quorate-sim")" = "$(traces "$programs/quorate-sim-probed")" ]
+"$programs/quorate-sim-probed" run --seeds 0..20000 --jobs "$(nproc)" --complete
 
 step "the model: every state within its bounds, and every mutant"
 "${CARGO_TARGET_DIR:-target}"/release/quorate-model check --all --jobs "$(nproc)"

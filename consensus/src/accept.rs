@@ -14,6 +14,8 @@ use quorate_protocol::{BatchTime, Height, PrePrepare, Proposal, ReplicaIndex};
 use crate::block::{Block, Execution};
 use crate::effect::{Effect, HaltReason};
 use crate::input::{ExecutedHeader, StaticFault};
+use crate::mutant::{Mutant, broken};
+use crate::probe::{Probe, reached};
 use crate::replica::{Kept, Replica};
 
 /// What the checks of a proposal say.
@@ -33,13 +35,18 @@ impl Replica {
         }
         if view > self.view.number {
             // Whether that view began only its NEW-VIEW can tell.
+            reached(Probe::ProposalOfLaterView);
             self.ask_new_view(from, view);
             return;
         }
         self.hear(from, height.saturating_sub(self.configuration.window()));
         // A leader whose committed height is higher than ours may be ahead by another window.
         let highest = self.window_end().saturating_add(self.configuration.window());
-        if height <= self.committed.height || height > highest {
+        if height > highest {
+            reached(Probe::ProposalTooHigh);
+        }
+        let late = height <= self.committed.height && !broken(Mutant::CommittedProposalKept);
+        if late || height > highest {
             return;
         }
         let signed = SignedDigest { digest, signature: message.signature };
@@ -102,20 +109,30 @@ impl Replica {
 
     fn judge(&self, height: Height, digest: &Hash, proposal: &Proposal) -> Verdict {
         let Some((parent, time, operations)) = self.parent_of(height) else { return Verdict::Wait };
-        if proposal.parent != parent {
+        if proposal.parent != parent && !broken(Mutant::ParentUnchecked) {
+            reached(Probe::ProposalOnOtherParent);
             return Verdict::Wait;
         }
         let least = least_time(time, operations);
+        if broken(Mutant::TimeUnchecked) {
+            return Verdict::Accept;
+        }
         if proposal.time < least {
+            reached(Probe::ProposalTooEarly);
             return Verdict::Fault;
         }
         // What was held already, with its time, was judged when it was fresh (rule R1).
         if proposal.time == least || self.blocks.get(digest).is_some() {
+            reached(Probe::ProposalHeldBefore);
             return Verdict::Accept;
         }
         let window = self.configuration.timeouts().clock_window;
         let (earliest, latest) = (self.wall.0.saturating_sub(window), self.wall.0.saturating_add(window));
-        if (earliest..=latest).contains(&proposal.time.0) { Verdict::Accept } else { Verdict::Wait }
+        if (earliest..=latest).contains(&proposal.time.0) {
+            return Verdict::Accept;
+        }
+        reached(Probe::ProposalOutOfTime);
+        Verdict::Wait
     }
 
     /// Asks for the execution of what this view's chain and the decided heights need.
@@ -145,7 +162,9 @@ impl Replica {
 
     fn is_executable(&self, block: &Block) -> bool {
         let parent = &block.proposal.parent;
-        *parent == self.committed.header.proposal || self.blocks.get(parent).is_some_and(Block::is_executed)
+        *parent == self.committed.header.proposal
+            || self.blocks.get(parent).is_some_and(Block::is_executed)
+            || broken(Mutant::ExecutedAhead)
     }
 
     fn liars_max(&self) -> u32 {
@@ -158,7 +177,9 @@ impl Replica {
         digest: Hash,
         outcome: Result<ExecutedHeader, StaticFault>,
     ) {
-        let Some(block) = self.blocks.get_mut(&digest) else { return };
+        let Some(block) = self.blocks.get_mut(&digest) else {
+            return reached(Probe::OutcomeUnwanted);
+        };
         if block.execution != Execution::Running {
             return;
         }
@@ -172,6 +193,7 @@ impl Replica {
                 hash
             }
             Err(StaticFault) => {
+                reached(Probe::StaticFault);
                 block.execution = Execution::Failed;
                 Hash::ZERO
             }

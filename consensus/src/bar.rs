@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use quorate_protocol::ReplicaIndex;
 
 use crate::input::Monotonic;
+use crate::probe::{Probe, reached};
 
 /// Bad signatures after which a replica is watched: each of its votes is checked when it comes, so that it
 /// spoils no quorum any more, and each further bad one bars it.
@@ -36,6 +37,7 @@ impl Bars {
         bar.forgeries = bar.forgeries.saturating_add(1);
         if let Some(further) = bar.forgeries.checked_sub(FORGERIES_TOLERATED).filter(|count| *count > 0) {
             let doubled = 1_u64.checked_shl(further.saturating_sub(1)).unwrap_or(u64::MAX);
+            reached(Probe::Barred);
             bar.until = Some(now.plus(BAR_FIRST.saturating_mul(doubled).min(BAR_MAX)));
         }
     }

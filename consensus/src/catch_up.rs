@@ -11,6 +11,8 @@ use quorate_protocol::{Height, PeerMessage, ReplicaIndex, View};
 
 use crate::effect::Effect;
 use crate::input::Monotonic;
+use crate::mutant::{Mutant, broken};
+use crate::probe::{Probe, reached};
 use crate::replica::Replica;
 
 /// No further committed heights are asked for while this many wait for their execution.
@@ -69,6 +71,7 @@ impl Replica {
         if entered && (view > ours || (view == ours && !self.view.entered)) {
             self.ask_new_view(from, view);
         } else if self.view.entered && (view < ours || (view == ours && !entered)) {
+            reached(Probe::AnnouncedBehind);
             self.serve_new_view(from, ours);
         }
     }
@@ -82,6 +85,7 @@ impl Replica {
         let patience = self.configuration.timeouts().resend / 2;
         let served = self.catch_up.served.get(&to);
         if served.is_some_and(|(at, view)| *view == known && now.since(*at) < patience) {
+            reached(Probe::NewViewServedBefore);
             return;
         }
         let message = PeerMessage::NewView((**new_view).clone());
@@ -136,9 +140,13 @@ impl Replica {
             self.catch_up.heard.iter().filter(|(_, heard)| **heard >= from).map(|(peer, _)| *peer).collect();
         let turn = self.catch_up.turn.checked_rem(peers.len()).unwrap_or(0);
         if let Some(peer) = peers.get(turn).copied() {
+            let again = self.catch_up.asked.is_some();
+            reached(if again { Probe::CommittedAskedAgain } else { Probe::CommittedAsked });
             self.catch_up.turn = self.catch_up.turn.wrapping_add(1);
             self.catch_up.asked = Some((peer, self.now.plus(self.configuration.timeouts().resend)));
-            self.send(peer, PeerMessage::FetchCommitted { from });
+            if !broken(Mutant::CatchUpOff) {
+                self.send(peer, PeerMessage::FetchCommitted { from });
+            }
         }
     }
 
@@ -146,6 +154,9 @@ impl Replica {
     fn gap_to_ask(&self) -> Option<Height> {
         let from = self.first_gap();
         let room = from <= self.committed.height.saturating_add(HEIGHTS_BUFFERED_MAX);
+        if !room {
+            reached(Probe::CommittedNoRoom);
+        }
         (room && self.catch_up.highest() >= from).then_some(from)
     }
 

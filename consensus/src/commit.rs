@@ -14,6 +14,8 @@ use quorate_protocol::{Height, VoteKind};
 use crate::block::{Block, Execution, Path};
 use crate::door::{Verified, rank};
 use crate::effect::{Effect, HaltReason};
+use crate::mutant::{Mutant, broken};
+use crate::probe::{Probe, reached};
 use crate::replica::{Dependent, Replica, Tip};
 
 /// Committed header hashes that are remembered, to recognise what a peer asks for.
@@ -34,7 +36,10 @@ impl Replica {
                     usable = Some((certificate.clone(), path));
                     break;
                 }
-                Path::Missing { header, height } => missing.push((header, height, certificate.clone())),
+                Path::Missing { header, height } => {
+                    reached(Probe::CertificateWithoutBatches);
+                    missing.push((header, height, certificate.clone()));
+                }
                 Path::Contradicts => {}
             }
         }
@@ -52,15 +57,21 @@ impl Replica {
             .iter()
             .filter_map(|digest| self.blocks.get(digest))
             .filter(|block| !self.view.commits.contains_key(&block.height))
+            .filter(|block| block.height == certificate.height || !broken(Mutant::BelowUnreleased))
             .filter_map(|block| block.header.as_ref().map(|(hash, _)| (block.height, block.digest, *hash)))
             .collect();
         self.adopt_path(path);
         if due.is_empty() {
             return;
         }
+        if due.len() > 1 {
+            reached(Probe::SeveralCommitsReleased);
+        }
         path.iter().for_each(|digest| self.log_block(digest));
         if rank(certificate) > self.claim_rank() {
-            self.staged.records.push(Record::Prepared(certificate.clone()));
+            if !broken(Mutant::CertificateUnlogged) {
+                self.staged.records.push(Record::Prepared(certificate.clone()));
+            }
             self.claim = Some(certificate.clone());
         }
         let claimed = self.claim.as_ref().is_some_and(|claim| rank(claim) >= rank(certificate));
@@ -92,6 +103,7 @@ impl Replica {
             self.blocks.get(&digest).is_some_and(|block| block.proposal.parent == top_digest)
         });
         if !rests {
+            reached(Probe::ChainGivesWay);
             self.view.chain.retain(|height, _| *height <= top_height);
             self.changed = true;
         }
@@ -118,6 +130,7 @@ impl Replica {
             let height = self.committed.height.saturating_add(1);
             let Some(certificate) = self.decided.get(&height).cloned() else { return };
             let Some(block) = self.blocks.by_header(&certificate.header_hash) else {
+                reached(Probe::DecidedWithoutBatch);
                 self.want_batch(certificate.header_hash, height, &certificate);
                 return;
             };
@@ -127,6 +140,7 @@ impl Replica {
                 return;
             }
             if !block.is_executed() {
+                reached(Probe::DecidedBeforeExecuted);
                 return;
             }
             let digest = block.digest;
@@ -211,6 +225,7 @@ impl Replica {
             };
         }
         if !dropped.is_empty() {
+            reached(Probe::ContradictedDropped);
             self.view.chain.retain(|_, digest| kept.contains(digest));
             self.retain_blocks(&kept);
         }
@@ -230,6 +245,7 @@ impl Replica {
                 .map(|envelope| Verified::new(envelope.clone(), envelope.body.digest()))
                 .collect();
             if !envelopes.is_empty() {
+                reached(Probe::EnvelopesReturned);
                 self.effects.push(Effect::Returned { envelopes });
             }
         }

@@ -13,6 +13,7 @@ use quorate_protocol::view_change::{NewView, Rank, Resign, SignedClaim, ViewChan
 use quorate_protocol::{Envelope, Epoch, Evidence, PeerMessage, PrePrepare, ReplicaIndex, View, Vote};
 
 use crate::configuration::Configuration;
+use crate::mutant::{Mutant, broken, less, passes};
 
 /// Something that passed the door.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -249,8 +250,11 @@ impl Door<'_> {
         if self.known.is_known_certificate(certificate) {
             return Ok(());
         }
-        certificate.verify(self.configuration.cluster(), self.configuration.members(), self.verifier)?;
-        Ok(())
+        let against = (self.configuration.cluster(), self.configuration.members(), self.verifier);
+        match certificate.verify(against.0, against.1, against.2) {
+            Err(error) if !passes(certificate, against, &error) => Err(Rejection::Certificate(error)),
+            _ => Ok(()),
+        }
     }
 
     fn vote(&self, from: ReplicaIndex, vote: &Vote) -> Result<(), Rejection> {
@@ -281,6 +285,9 @@ impl Door<'_> {
         let statement = PrePrepare::statement(cluster, message.epoch, message.view, message.height, digest);
         self.signature(self.configuration.leader(message.view), &statement, &message.signature)?;
         for (index, envelope) in proposal.envelopes.iter().enumerate() {
+            if broken(Mutant::EnvelopesUnchecked) {
+                break;
+            }
             self.envelope(index, envelope)?;
         }
         Ok(digest)
@@ -341,6 +348,9 @@ impl Door<'_> {
             }
         }
         self.claim(&message.claim, body.view)?;
+        if broken(Mutant::ClaimUncertified) {
+            return Ok(());
+        }
         message.certificate.as_ref().map_or(Ok(()), |certificate| self.certificate(certificate))
     }
 
@@ -348,7 +358,8 @@ impl Door<'_> {
         const WHAT: &str = "NEW-VIEW";
         self.epoch(message.epoch)?;
         let claims = &message.claims;
-        ensure(claims.len() >= self.configuration.quorum(), WHAT, "fewer claims than a quorum")?;
+        let quorum = less(Mutant::NewViewQuorumLess, self.configuration.quorum());
+        ensure(claims.len() >= quorum, WHAT, "fewer claims than a quorum")?;
         let ascending = claims.windows(2).all(|pair| match pair {
             [low, high] => low.body.replica < high.body.replica,
             _ => true,
@@ -356,11 +367,14 @@ impl Door<'_> {
         ensure(ascending, WHAT, "claims not in ascending order of distinct replicas")?;
         let base = message.base.as_ref().map_or(Rank::default(), rank);
         ensure(base.view < message.view, WHAT, "base of a view that it does not precede")?;
-        ensure(claims.iter().all(|claim| claim.body.rank <= base), WHAT, "a claim above the base")?;
+        let covers = claims.iter().all(|claim| claim.body.rank <= base) || broken(Mutant::BaseUnchecked);
+        ensure(covers, WHAT, "a claim above the base")?;
         let cluster = *self.configuration.cluster();
         let statement = NewView::statement(cluster, message.epoch, message.view, claims, &message.base);
         self.signature(self.configuration.leader(message.view), &statement, &message.signature)?;
-        claims.iter().try_for_each(|claim| self.claim(claim, message.view))?;
+        if !broken(Mutant::ClaimsUnchecked) {
+            claims.iter().try_for_each(|claim| self.claim(claim, message.view))?;
+        }
         message.base.as_ref().map_or(Ok(()), |certificate| self.certificate(certificate))
     }
 
@@ -373,7 +387,11 @@ impl Door<'_> {
         ensure(header.cluster == *self.configuration.cluster(), WHAT, "of another cluster")?;
         ensure(header.time == proposal.time, WHAT, "time differs from the header's")?;
         let digest = proposal.digest(self.configuration.cluster(), header.epoch, header.height);
-        ensure(digest == header.proposal, WHAT, "not the proposal that the header names")
+        ensure(
+            digest == header.proposal || broken(Mutant::BatchUnchecked),
+            WHAT,
+            "not the proposal that the header names",
+        )
     }
 
     /// Descending, each the parent of the one before it. Whether anybody certified the first one is for
@@ -400,7 +418,7 @@ impl Door<'_> {
             let commit = certificate.kind == quorate_crypto::CertificateKind::Commit;
             ensure(commit, WHAT, "certificate of another kind")?;
             let same = certificate.height == header.height && certificate.header_hash == header.hash();
-            ensure(same, WHAT, "certificate of another header")?;
+            ensure(same || broken(Mutant::CommittedUnchecked), WHAT, "certificate of another header")?;
             self.batch(&entry.batch)?;
         }
         let linked = batches.windows(2).all(|pair| match pair {

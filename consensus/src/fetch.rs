@@ -15,6 +15,8 @@ use quorate_protocol::{Height, PeerMessage, ReplicaIndex, View};
 use crate::block::{Block, Execution};
 use crate::effect::{Effect, HaltReason};
 use crate::input::Monotonic;
+use crate::mutant::{Mutant, broken};
+use crate::probe::{Probe, reached};
 use crate::replica::Replica;
 
 /// Batches wanted at one time: a window of certificates, and the claim of every replica.
@@ -92,6 +94,7 @@ impl Replica {
     ) {
         holders.retain(|holder| *holder != self.configuration.me());
         if height > self.horizon() {
+            reached(Probe::BatchBeyondHorizon);
             let committed = height.saturating_sub(self.configuration.window());
             holders.iter().for_each(|holder| self.hear(*holder, committed));
             return;
@@ -114,6 +117,7 @@ impl Replica {
         if !behind || known || view == 0 {
             return;
         }
+        reached(Probe::NewViewWanted);
         let me = self.configuration.me();
         let holders: Vec<ReplicaIndex> = certificate.signers.iter().filter(|s| *s != me).collect();
         let want = Want { height: 0, holders, turn: usize::from(me), at: self.now, needed: true };
@@ -136,7 +140,7 @@ impl Replica {
         let (now, retry) = (self.now, self.configuration.timeouts().resend);
         let mut questions = Vec::new();
         for (header, want) in &mut self.fetches.batches {
-            if let Some(peer) = want.ask(now, retry) {
+            if let Some(peer) = want.ask(now, retry).filter(|_| !broken(Mutant::FetchOff)) {
                 let above = self.committed.height;
                 questions.push((peer, PeerMessage::FetchBatches { header: *header, above }));
             }
@@ -159,6 +163,9 @@ impl Replica {
             let want = self.fetches.batches.get(&batch.header.hash());
             want.is_some_and(|want| want.height == batch.header.height)
         });
+        if !wanted {
+            reached(Probe::BatchesUnwanted);
+        }
         if wanted {
             batches.into_iter().for_each(|batch| self.insert_certified(batch));
         }
@@ -199,10 +206,12 @@ impl Replica {
         if let Ok(batches) = found.try_into() {
             let batches: quorate_crypto::Bounded<Batch, BATCHES_PER_MESSAGE_MAX> = batches;
             if !batches.is_empty() {
+                reached(Probe::BatchesServed);
                 self.send(to, PeerMessage::Batches(batches));
             }
         }
         if self.recent.contains_key(&wanted) && above < self.committed.height {
+            reached(Probe::BatchesFromLog);
             self.effects.push(Effect::ServeCommitted { to, from: above.saturating_add(1) });
         }
     }

@@ -65,6 +65,10 @@ impl Replica {
             );
             parent = *digest;
         }
+        assert!(
+            view.pre_prepares.keys().all(|height| *height > committed),
+            "proposals are kept above the tip"
+        );
         let certificates = view.certificates.values().chain(view.committed_on.iter());
         for certificate in certificates {
             assert!(certificate.view == view.number, "certificates of another view are no votes' ground");

@@ -157,11 +157,11 @@ mod chosen {
         static CHOSEN: Cell<Option<Mutant>> = const { Cell::new(None) };
     }
 
-    /// Breaks this rule in all replicas that this thread steps from now on, or none; says how it may be found in
-    /// the program.
-    pub fn choose(mutant: Option<Mutant>) -> &'static str {
+    /// Breaks this rule in all replicas that this thread steps from now on, or none.
+    pub fn choose(mutant: Option<Mutant>) {
+        // The marker stays in the program, wherever this is called.
+        std::hint::black_box(MARKER);
         CHOSEN.set(mutant);
-        MARKER
     }
 
     pub(crate) fn broken(mutant: Mutant) -> bool {

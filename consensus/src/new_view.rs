@@ -16,6 +16,8 @@ use quorate_protocol::{PeerMessage, ReplicaIndex, VoteKind};
 use crate::block::Path;
 use crate::door::rank;
 use crate::effect::Effect;
+use crate::mutant::{Mutant, broken, less};
+use crate::probe::{Probe, reached};
 use crate::replica::{Dependent, Replica, ViewState};
 
 impl Replica {
@@ -32,6 +34,7 @@ impl Replica {
             // Fresh ones cross the NEW-VIEW that answers them; a repeated one has missed it.
             let grace = self.configuration.timeouts().resend / 2;
             if view < self.view.number || self.now.since(self.view.entered_at) >= grace {
+                reached(Probe::ViewChangeAnswered);
                 self.serve_new_view(replica, self.view.number);
             }
             return;
@@ -50,26 +53,31 @@ impl Replica {
         let view = self.view.number;
         if self.claim.as_ref().is_some_and(|claim| claim.view >= view) {
             // This view or a later one has begun already.
+            reached(Probe::LeaderTooLate);
             return;
         }
         let candidates: Vec<ViewChange> =
             self.view_changes.values().filter(|known| known.claim.body.view == view).cloned().collect();
-        if candidates.len() < self.configuration.quorum() {
+        let quorum = less(Mutant::NewViewQuorumLess, self.configuration.quorum());
+        if candidates.len() < quorum {
             return;
         }
         let mut supported: Vec<ViewChange> =
             candidates.into_iter().filter(|candidate| self.supports(candidate)).collect();
-        if supported.len() < self.configuration.quorum() {
+        if supported.len() < quorum {
             return;
         }
         // The highest claims, so that as little as possible of what was prepared is dropped.
         supported.sort_by_key(|candidate| std::cmp::Reverse(candidate.claim.body.rank));
-        supported.truncate(self.configuration.quorum());
+        supported.truncate(quorum);
         let certificates = supported.iter().filter_map(|candidate| candidate.certificate.as_ref());
         let base = certificates
             .chain(self.claim.as_ref())
             .max_by_key(|certificate| (rank(certificate), certificate.kind == CertificateKind::Commit));
-        let base = base.cloned();
+        let mut base = base.cloned();
+        if broken(Mutant::BaseLowest) {
+            base = supported.last().and_then(|candidate| candidate.certificate.clone());
+        }
         supported.sort_by_key(|candidate| candidate.claim.body.replica);
         self.open_view(supported.into_iter().map(|candidate| candidate.claim), base);
     }
@@ -79,8 +87,12 @@ impl Replica {
         let body = &candidate.claim.body;
         match self.blocks.path(body.header, body.rank.height, self.floor()) {
             Path::Complete(_) => true,
-            Path::Contradicts => false,
+            Path::Contradicts => {
+                reached(Probe::ClaimContradicts);
+                false
+            }
             Path::Missing { header, height } => {
+                reached(Probe::ClaimWithoutBatches);
                 let signers = candidate.certificate.iter().flat_map(|known| known.signers.iter());
                 let holders: Vec<ReplicaIndex> = std::iter::once(body.replica).chain(signers).collect();
                 self.want_batch_of(header, height, holders, 0);
@@ -103,6 +115,9 @@ impl Replica {
     pub(crate) fn on_new_view(&mut self, new_view: Arc<NewView>) {
         let ours = self.view.number;
         let stale = new_view.view < ours || (new_view.view == ours && self.view.entered);
+        if stale {
+            reached(Probe::NewViewStale);
+        }
         if stale || new_view.epoch != self.configuration.epoch() || self.halted.is_some() {
             return;
         }
@@ -116,6 +131,14 @@ impl Replica {
         let view = new_view.view;
         assert!(view > self.view.number || !self.view.entered, "a view is entered once");
         assert!(view >= self.view.number, "views never fall");
+        if view > self.view.number {
+            reached(Probe::EnteredUnasked);
+        }
+        match &new_view.base {
+            Some(base) if base.kind == CertificateKind::Commit => reached(Probe::BaseCommitted),
+            Some(_) => reached(Probe::BasePrepared),
+            None => {}
+        }
         let mut state = ViewState::new(view, self.now);
         if view == self.view.number {
             state.pre_prepares = std::mem::take(&mut self.view.pre_prepares);
@@ -157,6 +180,7 @@ impl Replica {
             && base <= self.committed.height
             && let Some(certificate) = self.committed.certificate.clone()
         {
+            reached(Probe::BaseKnownCommitted);
             self.broadcast(PeerMessage::Certificate(certificate));
         }
     }
@@ -181,6 +205,7 @@ impl Replica {
                 self.project_chain();
             }
             Path::Missing { header, height } => {
+                reached(Probe::BaseWithoutBatches);
                 let Some(new_view) = self.view.new_view.clone() else { return };
                 let leader = self.configuration.leader(new_view.view);
                 let signers = new_view.base.iter().flat_map(|base| base.signers.iter());

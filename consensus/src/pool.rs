@@ -15,6 +15,7 @@ use quorate_protocol::{BatchTime, Envelope, Proposal, SessionId};
 use crate::configuration::PoolBounds;
 use crate::door::{KnownEnvelopes, Verified};
 use crate::input::Monotonic;
+use crate::probe::{Probe, reached};
 use crate::replica::Replica;
 
 /// A session, under the key that its envelopes name.
@@ -153,10 +154,14 @@ impl Pool {
         match self.place(key, first, bytes) {
             Some(Place::Free) => true,
             Some(Place::Of(last)) => {
+                reached(Probe::PoolDisplaced);
                 self.remove(key, last);
                 true
             }
-            None => false,
+            None => {
+                reached(Probe::PoolRefused);
+                false
+            }
         }
     }
 
@@ -283,6 +288,7 @@ impl Pool {
             if valid_until >= time {
                 break;
             }
+            reached(Probe::PoolExpired);
             self.remove(&key, first);
             self.expiry.remove(&(valid_until, key, first));
             self.refresh(&key, now);

@@ -14,6 +14,7 @@ use crate::accept::least_time;
 use crate::configuration::ProposalBounds;
 use crate::effect::Effect;
 use crate::pool::Room;
+use crate::probe::{Probe, reached};
 use crate::replica::{Kept, Replica};
 
 /// Views without a committed batch of operations after which a leader first proposes an empty batch, then
@@ -54,9 +55,11 @@ impl Replica {
         if caution > 0 && self.pool.has_ready() {
             if self.chain_top() > self.view.base.0.max(self.committed.height) && !awaited {
                 // One at a time, until one has passed.
+                reached(Probe::CautiousOne);
                 return None;
             }
             if self.committed.height <= self.view.committed_at_entry {
+                reached(Probe::CautiousEmpty);
                 return Some(Vec::new());
             }
         }
@@ -66,7 +69,13 @@ impl Replica {
             operations: bounds.operations.checked_shr(caution).unwrap_or(0).max(1),
             bytes: bounds.bytes.saturating_sub(PROPOSAL_FRAME_BYTES),
         });
-        let reason = !envelopes.is_empty() || awaited || self.tick_is_due();
+        let empty = envelopes.is_empty();
+        if empty && awaited {
+            reached(Probe::EmptyForReader);
+        } else if empty && self.tick_is_due() {
+            reached(Probe::EmptyForState);
+        }
+        let reason = !empty || awaited || self.tick_is_due();
         reason.then_some(envelopes)
     }
 

@@ -6,6 +6,8 @@
 use quorate_crypto::Certificate;
 use quorate_protocol::Height;
 
+use crate::mutant::{Mutant, broken};
+use crate::probe::{Probe, reached};
 use crate::replica::Replica;
 
 /// The highest height that may be committed as far as this replica knows.
@@ -23,7 +25,9 @@ impl Replica {
     pub fn read_index(&self) -> ReadIndex {
         let last = self.decided.last_key_value().map(|(_, certificate)| certificate);
         let last = last.or(self.committed.certificate.as_ref());
-        let above: [Option<&Certificate>; 2] = if self.view.entered {
+        let above: [Option<&Certificate>; 2] = if broken(Mutant::ReadIndexLow) {
+            [None, None]
+        } else if self.view.entered {
             [self.view.base_certificate(), self.view.committed_on.as_ref()]
         } else {
             [self.claim.as_ref(), None]
@@ -46,6 +50,7 @@ impl Replica {
         let height = certificate.height;
         self.learn(certificate);
         if height > self.committed.height && self.awaited.is_none_or(|(known, _)| known < height) {
+            reached(Probe::ReaderWaits);
             let since = self.awaited.map_or(self.now, |(_, since)| since);
             self.awaited = Some((height, since));
         }

@@ -23,7 +23,9 @@ use crate::effect::Effect;
 use crate::fetch::Fetches;
 use crate::input::Monotonic;
 use crate::monitor::Monitor;
+use crate::mutant::{Mutant, broken};
 use crate::pool::Pool;
+use crate::probe::{Probe, reached};
 use crate::replica::{Replica, Staged, Tip, ViewState};
 use crate::tally::{Added, Standing, VoteTable};
 use crate::timers::Timers;
@@ -215,6 +217,7 @@ impl<'a> Replay<'a> {
     fn view(&self, now: Monotonic) -> (ViewState, bool) {
         let wanted = self.view_change.as_ref().map_or(0, |known| known.claim.body.view);
         if self.entered.is_none_or(|entered| wanted > entered) && wanted > 0 {
+            reached(Probe::RecoveredBetweenViews);
             return (ViewState::new(wanted, now), false);
         }
         let mut view = ViewState::new(self.entered.unwrap_or(0), now);
@@ -224,7 +227,8 @@ impl<'a> Replay<'a> {
         if self.entered.is_none() {
             return (view, true);
         }
-        view.mute = true;
+        reached(Probe::RecoveredMute);
+        view.mute = !broken(Mutant::PreparesAgain);
         view.durable = true;
         let new_view = self.new_view.as_ref().filter(|known| known.view == view.number);
         if let Some(base) = new_view.and_then(|known| known.base.as_ref()) {
@@ -279,6 +283,9 @@ impl Replica {
             any = true;
         }
         let (view, fresh) = replay.view(now);
+        if replay.announced.is_some() {
+            reached(Probe::RecoveredBeforeEntry);
+        }
         if fresh && any {
             return Err(RecoveryError::Order("records before the first view"));
         }
@@ -337,6 +344,9 @@ impl Replica {
     /// supported.
     fn check_claim(&self) -> Result<(), RecoveryError> {
         let Some(claim) = &self.claim else { return Ok(()) };
+        if claim.height > self.committed.height {
+            reached(Probe::RecoveredLocked);
+        }
         match self.blocks.path(claim.header_hash, claim.height, self.floor()) {
             crate::block::Path::Complete(_) => Ok(()),
             _ => Err(RecoveryError::MissingBatch(claim.height)),
@@ -351,6 +361,7 @@ impl Replica {
             self.staged.pending.entered = Some(view);
         } else if self.view.entered {
             if self.is_leader() {
+                reached(Probe::RecoveredLeader);
                 self.hand_over();
             } else {
                 self.suspicion = Some(Suspicion::Restarted);
@@ -375,6 +386,9 @@ impl Replica {
         }
         if let Some(block) = self.blocks.by_header(&self.view.base.1) {
             kept.extend(self.blocks.ancestry(block.digest));
+        }
+        if self.blocks.len() > kept.len() {
+            reached(Probe::RecoveredUnused);
         }
         self.retain_blocks(&kept);
     }

@@ -21,6 +21,7 @@ use crate::effect::{Effect, HaltReason, Token};
 use crate::fetch::Fetches;
 use crate::input::{Input, Monotonic};
 use crate::monitor::Monitor;
+use crate::mutant::{Mutant, broken};
 use crate::pool::Pool;
 use crate::tally::{Standing, VoteTable};
 use crate::timers::Timers;
@@ -412,7 +413,7 @@ impl Replica {
     /// Whether the claim proves that a later view has begun. No quorum can be had in this one any more, and
     /// what is committed may not be what this view stands on: its NEW-VIEW is waited for.
     pub(crate) fn is_superseded(&self) -> bool {
-        self.claim_rank().view > self.view.number
+        self.claim_rank().view > self.view.number && !broken(Mutant::SupersededVotes)
     }
 
     pub(crate) fn is_leader(&self) -> bool {
@@ -431,8 +432,9 @@ impl Replica {
     }
 
     /// The highest height that this replica may PREPARE (rule R7).
-    pub(crate) const fn window_end(&self) -> Height {
-        self.committed.height.saturating_add(self.configuration.window())
+    pub(crate) fn window_end(&self) -> Height {
+        let beyond = if broken(Mutant::WindowIgnored) { self.configuration.window() } else { 0 };
+        self.committed.height.saturating_add(self.configuration.window()).saturating_add(beyond)
     }
 
     pub(crate) fn claim_rank(&self) -> Rank {

@@ -8,6 +8,8 @@ use quorate_crypto::{Certificate, CertificateKind};
 use quorate_protocol::peer::{Announcement, CommittedBatch};
 use quorate_protocol::{EvidenceKind, PeerMessage, PrePrepare, ReplicaIndex, View, Vote};
 
+use crate::mutant::{Mutant, broken};
+use crate::probe::{Probe, reached};
 use crate::replica::Replica;
 
 impl Replica {
@@ -43,6 +45,9 @@ impl Replica {
     fn screen_votes(&self, from: ReplicaIndex, message: PeerMessage) -> Option<PeerMessage> {
         let PeerMessage::Votes(votes) = message else { return None };
         let barred = self.bars.is_barred(from, self.now);
+        if barred {
+            reached(Probe::ScreenedBarred);
+        }
         let wanted = |vote: &Vote| !(barred && vote.replica == from) && self.is_wanted_vote(vote);
         let wanted: Vec<Vote> = votes.into_iter().filter(wanted).collect();
         if wanted.is_empty() { None } else { wanted.try_into().ok().map(PeerMessage::Votes) }
@@ -64,6 +69,7 @@ impl Replica {
     /// A proposal of a view that is not entered yet cannot be kept. Whether the view began only its NEW-VIEW can
     /// tell, and to ask for that the word of the peer is enough.
     fn hint_of(&self, view: View) -> Option<PeerMessage> {
+        reached(Probe::ScreenedHint);
         let epoch = self.configuration.epoch();
         Some(PeerMessage::Announce(Announcement { epoch, view, entered: true, committed: 0 }))
     }
@@ -71,7 +77,7 @@ impl Replica {
     fn is_wanted_proposal(&self, message: &PrePrepare) -> bool {
         let (view, height) = (message.view, message.height);
         let stale = view < self.view.number
-            || height <= self.committed.height
+            || (height <= self.committed.height && !broken(Mutant::CommittedProposalKept))
             || self.configuration.leader(view) == self.configuration.me();
         let kept = self.view.pre_prepares.get(&height);
         // Another proposal at the same place is evidence, once.

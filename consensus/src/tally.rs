@@ -11,6 +11,9 @@ use std::collections::BTreeMap;
 use quorate_crypto::{Hash, Signature};
 use quorate_protocol::{Height, ReplicaIndex, View, Vote, VoteKind};
 
+use crate::mutant::{Mutant, TWICE, broken};
+use crate::probe::{Probe, reached};
+
 /// Views of which votes of one replica are kept; the lowest gives way.
 pub(crate) const VIEWS_PER_REPLICA_MAX: usize = 4;
 
@@ -84,8 +87,14 @@ impl VoteTable {
         let views = self.by_replica.entry(vote.replica).or_default();
         if !views.contains_key(&vote.view) && views.len() >= VIEWS_PER_REPLICA_MAX {
             match views.first_entry() {
-                Some(lowest) if *lowest.key() < vote.view => drop(lowest.remove()),
-                _ => return Added::Ignored,
+                Some(lowest) if *lowest.key() < vote.view => {
+                    reached(Probe::VoteGaveWay);
+                    drop(lowest.remove());
+                }
+                _ => {
+                    reached(Probe::VoteWithoutRoom);
+                    return Added::Ignored;
+                }
             }
         }
         let ballots = views.entry(vote.view).or_default();
@@ -94,11 +103,18 @@ impl VoteTable {
                 ballots.insert((vote.height, vote.kind), Ballot { vote, contradicted: false, standing });
                 Added::New
             }
-            Some(ballot) if ballot.is_closed_to(&vote) => Added::Ignored,
+            Some(ballot) if ballot.is_closed_to(&vote) => {
+                if broken(Mutant::VoterCountedTwice) && vote.replica & TWICE == 0 {
+                    let twice = Vote { replica: vote.replica | TWICE, ..vote };
+                    return self.add(twice, standing, check);
+                }
+                Added::Ignored
+            }
             Some(ballot) => {
                 // Whatever comes of it, this place costs no further check.
                 ballot.contradicted = true;
                 if !ballot.holds(check) {
+                    reached(Probe::ForgedContradiction);
                     return Added::Forged(ballot.vote.clone());
                 }
                 if standing == Standing::Unchecked && !check(&vote) {
@@ -111,6 +127,9 @@ impl VoteTable {
 
     /// Whether adding this vote could change anything.
     pub(crate) fn is_wanted(&self, vote: &Vote) -> bool {
+        if broken(Mutant::VoterCountedTwice) {
+            return true;
+        }
         let Some(views) = self.by_replica.get(&vote.replica) else { return true };
         let Some(ballots) = views.get(&vote.view) else {
             return views.len() < VIEWS_PER_REPLICA_MAX
@@ -130,10 +149,18 @@ impl VoteTable {
     ) -> Tallied {
         let mut by_header: BTreeMap<Hash, Vec<(bool, ReplicaIndex, &mut Ballot)>> = BTreeMap::new();
         for (replica, views) in &mut self.by_replica {
-            let ballot = views.get_mut(&view).and_then(|ballots| ballots.get_mut(&(height, kind)));
+            let ballot = if broken(Mutant::ViewsCombined) {
+                views.values_mut().find_map(|ballots| ballots.get_mut(&(height, kind)))
+            } else {
+                views.get_mut(&view).and_then(|ballots| ballots.get_mut(&(height, kind)))
+            };
             if let Some(ballot) = ballot.filter(|ballot| ballot.standing != Standing::Bad) {
                 let unknown = ballot.standing == Standing::Unchecked;
-                by_header.entry(ballot.vote.header).or_default().push((unknown, *replica, ballot));
+                let header = match by_header.first_key_value() {
+                    Some((first, _)) if broken(Mutant::HeadersCombined) => *first,
+                    _ => ballot.vote.header,
+                };
+                by_header.entry(header).or_default().push((unknown, *replica, ballot));
             }
         }
         let mut forged = Vec::new();
@@ -148,6 +175,7 @@ impl VoteTable {
                 if ballot.holds(check) {
                     votes.push((replica, ballot.vote.signature));
                 } else {
+                    reached(Probe::ForgedInQuorum);
                     left = left.saturating_sub(1);
                     forged.push(ballot.vote.clone());
                 }

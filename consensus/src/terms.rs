@@ -7,6 +7,7 @@
 
 use quorate_protocol::ReplicaIndex;
 
+use crate::probe::{Probe, reached};
 use crate::replica::Replica;
 
 /// A leader that has not handed over is suspected after this part of its term more.
@@ -20,6 +21,7 @@ impl Replica {
         }
         let next = self.configuration.leader(self.view.number.saturating_add(1));
         if self.view.retiring.is_none() && self.is_term_over(0) && !self.gone.contains(&next) {
+            reached(Probe::TermOver);
             self.view.retiring = Some(self.now);
             self.changed = true;
         }
@@ -27,6 +29,9 @@ impl Replica {
         // What cannot be committed soon is for the next view.
         let waited = self.now.since(since) >= self.configuration.timeouts().resend;
         if self.view.chain.is_empty() || waited {
+            if waited {
+                reached(Probe::TermCutShort);
+            }
             self.hand_over();
         }
     }
@@ -47,7 +52,11 @@ impl Replica {
     /// Whether another leader should have handed over by now.
     pub(crate) fn is_term_exceeded(&self) -> bool {
         let next = self.configuration.leader(self.view.number.saturating_add(1));
-        !self.is_leader() && self.is_term_over(EXCESS_DIVISOR) && !self.gone.contains(&next)
+        let exceeded = !self.is_leader() && self.is_term_over(EXCESS_DIVISOR) && !self.gone.contains(&next);
+        if exceeded {
+            reached(Probe::TermExceeded);
+        }
+        exceeded
     }
 
     /// The connection with a peer is lost.

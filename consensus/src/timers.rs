@@ -9,6 +9,8 @@ use quorate_protocol::{PeerMessage, PrePrepare};
 use crate::configuration::Timeouts;
 use crate::effect::Effect;
 use crate::input::Monotonic;
+use crate::mutant::{Mutant, broken};
+use crate::probe::{Probe, reached};
 use crate::replica::Replica;
 use crate::vote::vote_messages;
 
@@ -50,6 +52,7 @@ impl Timers {
     pub(crate) fn wake(&mut self, now: Monotonic, timeouts: &Timeouts) {
         let stall = timeouts.request_min.checked_div(STALL_DIVISOR).unwrap_or(0);
         if self.set.is_some_and(|at| now.since(at) > stall) {
+            reached(Probe::StoodStill);
             self.stalled_at = now;
         }
     }
@@ -85,6 +88,12 @@ impl Replica {
     pub(crate) fn back_off(&self, base: u64) -> u64 {
         let dead = u32::try_from(self.configuration.members().f()).unwrap_or(DOUBLINGS_MAX);
         let doublings = self.failed_views.saturating_sub(dead).min(DOUBLINGS_MAX);
+        if broken(Mutant::BackOffOff) {
+            return base;
+        }
+        if doublings > 0 {
+            reached(Probe::BackedOff);
+        }
         let doubled = base.saturating_mul(1_u64 << doublings);
         doubled.min(self.configuration.timeouts().back_off_max.max(base))
     }
@@ -99,8 +108,11 @@ impl Replica {
     pub(crate) fn new_view_patience(&self) -> u64 {
         let Timeouts { request_min, new_view, .. } = *self.configuration.timeouts();
         let patience = self.back_off(self.monitor.patience(request_min, new_view));
-        let divisor = if self.is_leader_gone() { UNREACHABLE_DIVISOR } else { 1 };
-        patience.checked_div(divisor).unwrap_or(patience)
+        if !self.is_leader_gone() {
+            return patience;
+        }
+        reached(Probe::LessPatience);
+        patience.checked_div(UNREACHABLE_DIVISOR).unwrap_or(patience)
     }
 
     /// When the leader of the view at hand has kept something waiting too long. What waits while its proposals
@@ -121,6 +133,7 @@ impl Replica {
         } else if self.monitor.suspects() || self.is_term_exceeded() {
             Some(Suspicion::Monitor)
         } else if self.is_leader_gone() {
+            reached(Probe::LeaderGone);
             Some(Suspicion::Disconnected)
         } else {
             None
@@ -150,7 +163,10 @@ impl Replica {
 
     /// Repeats what is due and sets the timer. Runs once, at the end of a step.
     pub(crate) fn run_timers(&mut self) {
-        self.staged.flush |= self.flush_at().is_some_and(|at| at <= self.now);
+        if self.flush_at().is_some_and(|at| at <= self.now) {
+            reached(Probe::FlushedAlone);
+            self.staged.flush = true;
+        }
         if self.halted.is_some() {
             return;
         }
@@ -164,7 +180,9 @@ impl Replica {
             let due = *self.timers.resend_at.get_or_insert(self.now.plus(timeouts.resend));
             if due <= self.now {
                 self.timers.resend_at = Some(self.now.plus(timeouts.resend));
-                self.repeat();
+                if !broken(Mutant::RetriesOff) {
+                    self.repeat();
+                }
             }
         } else {
             self.timers.resend_at = None;
@@ -209,7 +227,9 @@ impl Replica {
         let patience = self.forward_patience();
         let leader = self.leader();
         for envelope in self.pool.take_unforwarded(self.now, patience, FORWARDS_MAX) {
-            self.send(leader, PeerMessage::Forward(envelope));
+            if !broken(Mutant::ForwardOff) {
+                self.send(leader, PeerMessage::Forward(envelope));
+            }
         }
     }
 

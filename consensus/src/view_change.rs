@@ -7,12 +7,17 @@
 
 use quorate_crypto::Signature;
 use quorate_protocol::record::Record;
-use quorate_protocol::view_change::{Resign, SignedClaim, Suspect, Suspicion, ViewChange, ViewChangeBody};
+use quorate_protocol::view_change::{
+    Rank, Resign, SignedClaim, Suspect, Suspicion, ViewChange, ViewChangeBody,
+};
 use quorate_protocol::{PeerMessage, ReplicaIndex, View};
 
 use std::sync::Arc;
 
+use crate::door::rank;
 use crate::effect::Effect;
+use crate::mutant::{Mutant, broken};
+use crate::probe::{Probe, reached};
 use crate::replica::{Dependent, Replica, ViewState};
 
 /// Why a view is left.
@@ -35,6 +40,9 @@ impl Replica {
             Some(_) => lasts,
         };
         if self.view.entered && news {
+            if self.suspicion.is_some() {
+                reached(Probe::SuspicionHardened);
+            }
             self.suspicion = Some(reason);
             self.tell_suspicion(reason);
             self.changed = true;
@@ -47,7 +55,11 @@ impl Replica {
 
     /// Takes its suspicion back.
     pub(crate) fn revoke(&mut self) {
+        if broken(Mutant::SuspicionKept) {
+            return;
+        }
         if self.suspicion.take().is_some() {
+            reached(Probe::SuspicionRevoked);
             self.tell_suspicion(Suspicion::Revoked);
         }
     }
@@ -59,6 +71,7 @@ impl Replica {
 
     pub(crate) fn on_suspect(&mut self, from: ReplicaIndex, suspect: Suspect) {
         if self.suspects.get(&from).is_some_and(|known| known.view > suspect.view) {
+            reached(Probe::SuspicionStale);
             return;
         }
         self.suspects.insert(from, suspect);
@@ -72,6 +85,7 @@ impl Replica {
     fn consider_hand_over(&mut self) {
         let rested = self.now.since(self.view.entered_at) >= self.configuration.timeouts().hand_over;
         if rested && self.is_active() && self.is_leader() {
+            reached(Probe::HandedOverForPeer);
             self.hand_over();
         }
     }
@@ -123,7 +137,8 @@ impl Replica {
         let others = self.view_changes.iter().filter(|(replica, _)| **replica != me);
         let mut views: Vec<View> = others.map(|(_, known)| known.claim.body.view).collect();
         views.sort_unstable_by(|a, b| b.cmp(a));
-        views.get(self.configuration.members().f()).copied()
+        let place = if broken(Mutant::JoinAlone) { 0 } else { self.configuration.members().f() };
+        views.get(place).copied()
     }
 
     /// Leaves the view at hand if there is a reason to.
@@ -132,16 +147,25 @@ impl Replica {
         let Some(next) = self.view.number.checked_add(1) else { return };
         let claimed = self.claim_rank().view;
         if let Some(view) = self.joinable_view().filter(|view| *view >= next && *view > claimed) {
+            reached(Probe::Joined);
             self.start_view_change(view, Cause::Failure);
         } else if self.is_superseded() {
             // A claim precedes the view that it is made for; the later view has begun and is fetched.
+            reached(Probe::Superseded);
         } else if self.is_resigned() {
+            reached(Probe::LeftResigned);
             self.start_view_change(next, Cause::HandOver);
-        } else if self.view.entered && self.suspecting() >= self.configuration.weak_quorum() {
+        } else if self.view.entered && self.suspecting() >= self.suspicions_wanted() {
+            reached(Probe::LeftSuspected);
             self.start_view_change(next, Cause::Failure);
         } else if self.has_stray() {
             self.consider_hand_over();
         }
+    }
+
+    /// Suspicions, its own included, that end a view.
+    fn suspicions_wanted(&self) -> usize {
+        if broken(Mutant::SuspicionAlone) { 1 } else { self.configuration.weak_quorum() }
     }
 
     /// Whether a peer has left for a later view alone.
@@ -155,12 +179,13 @@ impl Replica {
         match self.timers.new_view_at {
             None => {
                 let wanting = self.view_changes.values().filter(|known| known.claim.body.view >= view);
-                if wanting.count() >= self.configuration.quorum() {
+                if wanting.count() >= self.configuration.quorum() && !broken(Mutant::NewViewTimerOff) {
                     let patience = self.new_view_patience();
                     self.timers.new_view_at = Some(self.now.plus(patience));
                 }
             }
             Some(at) if at <= self.now => {
+                reached(Probe::NewViewOverdue);
                 self.timers.new_view_at = None;
                 if let Some(next) = view.checked_add(1).filter(|_| !self.is_superseded()) {
                     self.start_view_change(next, Cause::Failure);
@@ -173,17 +198,17 @@ impl Replica {
     /// Stops voting in every view below `view` and claims the highest certificate for it.
     fn start_view_change(&mut self, view: View, cause: Cause) {
         assert!(view > self.view.number, "views never fall");
-        let rank = self.claim_rank();
+        let claim = self.claim.clone().filter(|_| !broken(Mutant::CertificateDropped));
         let body = ViewChangeBody {
             epoch: self.configuration.epoch(),
             view,
-            rank,
-            header: self.claim.as_ref().map_or(self.configuration.genesis_hash(), |claim| claim.header_hash),
+            rank: claim.as_ref().map_or(Rank::default(), rank),
+            header: claim.as_ref().map_or(self.configuration.genesis_hash(), |claim| claim.header_hash),
             committed: self.committed.height,
             replica: self.configuration.me(),
         };
         let signature: Signature = self.signer.sign(&body.statement(*self.configuration.cluster()));
-        let message = ViewChange { claim: SignedClaim { body, signature }, certificate: self.claim.clone() };
+        let message = ViewChange { claim: SignedClaim { body, signature }, certificate: claim };
         self.monitor.view_left(self.now, self.suspicion == Some(Suspicion::Monitor));
         if cause == Cause::Failure {
             self.failed_views = self.failed_views.saturating_add(1);

@@ -15,6 +15,8 @@ use quorate_protocol::{Height, PeerMessage, ReplicaIndex, View, Vote, VoteKind};
 
 use crate::configuration::Configuration;
 use crate::effect::Effect;
+use crate::mutant::{Mutant, broken, less, miscounted, quorum_of_votes};
+use crate::probe::{Probe, reached};
 use crate::replica::{Dependent, Replica};
 use crate::tally::{Added, Standing, Tallied};
 
@@ -23,6 +25,7 @@ impl Replica {
     pub(crate) fn on_votes(&mut self, from: ReplicaIndex, votes: Vec<Vote>) {
         let late = votes.iter().any(|vote| vote.replica == from && vote.height <= self.committed.height);
         if late && self.is_quiet() && self.halted.is_none() {
+            reached(Probe::LateVoteAnswered);
             let announcement = self.announcement();
             self.send(from, announcement);
         }
@@ -42,6 +45,7 @@ impl Replica {
         if self.bars.is_barred(vote.replica, self.now) || !self.votes.is_wanted(vote) {
             return None;
         }
+        reached(Probe::WatchedVoteChecked);
         if holds(&self.configuration, self.verifier.as_ref())(vote) {
             return Some(Standing::Valid);
         }
@@ -104,7 +108,7 @@ impl Replica {
         if !wanted {
             return;
         }
-        let quorum = self.configuration.quorum();
+        let quorum = less(quorum_of_votes(kind), self.configuration.quorum());
         let place = (kind, view, height);
         let tallied = self.votes.quorum(place, quorum, &holds(&self.configuration, self.verifier.as_ref()));
         let Tallied { quorum, forged } = tallied;
@@ -125,7 +129,11 @@ impl Replica {
         header: Hash,
         votes: Vec<(ReplicaIndex, Signature)>,
     ) -> Option<Certificate> {
-        Certificate::assemble(kind, self.configuration.members(), view, height, header, votes).ok()
+        let members = self.configuration.members();
+        match Certificate::assemble(kind, members, view, height, header, votes.iter().copied()) {
+            Ok(certificate) => Some(certificate),
+            Err(_) => miscounted((kind, view, height, header), members, &votes),
+        }
     }
 
     /// Takes in a valid certificate, however it was come by. It may pull this replica to a later view,
@@ -135,10 +143,14 @@ impl Replica {
             return;
         }
         self.note_certified_view(&certificate);
+        if broken(Mutant::PulledBack) {
+            self.pull_back(&certificate);
+        }
         if certificate.height <= self.committed.height {
             return;
         }
         if certificate.height > self.horizon() {
+            reached(Probe::CertificateBeyondHorizon);
             let committed = certificate.height.saturating_sub(self.configuration.window());
             certificate.signers.iter().for_each(|signer| self.hear(signer, committed));
             return;
@@ -147,6 +159,9 @@ impl Replica {
             CertificateKind::Commit => self.learn_decided(certificate),
             CertificateKind::Prepare => {
                 let current = self.view.entered && certificate.view == self.view.number;
+                if !current {
+                    reached(Probe::CertificateOfOtherView);
+                }
                 if current && !self.view.certificates.contains_key(&certificate.height) {
                     self.watch_certificate(&certificate);
                     self.view.certificates.insert(certificate.height, certificate);
@@ -158,10 +173,14 @@ impl Replica {
 
     /// Issues the PREPAREs that have become due: the base first, then height by height.
     pub(crate) fn prepare_next(&mut self) {
-        if !self.is_active() || !self.view.durable || self.view.mute || !self.view.settled {
+        let durable = self.view.durable || broken(Mutant::EntryUnsynced);
+        if !self.is_active() || !durable || self.view.mute || !self.view.settled {
             return;
         }
-        let (base, base_header) = self.view.base;
+        let (mut base, base_header) = self.view.base;
+        if broken(Mutant::SuffixPreparedAgain) {
+            base = 0;
+        }
         if base > self.committed.height && self.view.last_prepared < base {
             self.prepare(base, base_header);
         }
@@ -187,7 +206,7 @@ impl Replica {
         let Some((header_hash, header)) = block.header.as_ref().filter(|_| block.is_executed()) else {
             return false;
         };
-        let is_base = height == self.view.base.0;
+        let is_base = height == self.view.base.0 && !broken(Mutant::SuffixPreparedAgain);
         let follows = if is_base { *header_hash == expected } else { header.previous == expected };
         if !follows {
             return false;
@@ -249,6 +268,9 @@ impl Replica {
         if block.logged {
             return;
         }
+        if broken(Mutant::BatchesUnlogged) {
+            return;
+        }
         if let Some(batch) = block.batch() {
             block.logged = true;
             self.staged.records.push(Record::Proposed { height: block.height, batch });
@@ -275,7 +297,9 @@ pub(crate) fn holds<'a>(
     |vote| {
         let statement = vote.statement(*configuration.cluster());
         let member = configuration.members().get(vote.replica);
-        member.is_some_and(|member| verifier.verify(&member.consensus, &statement, &vote.signature).is_ok())
+        broken(Mutant::VotesUnchecked)
+            || member
+                .is_some_and(|member| verifier.verify(&member.consensus, &statement, &vote.signature).is_ok())
     }
 }
 

@@ -19,6 +19,8 @@ use quorate_protocol::{
 };
 
 use crate::effect::Effect;
+use crate::mutant::{Mutant, broken};
+use crate::probe::{Probe, reached};
 use crate::replica::Replica;
 use crate::vote::holds;
 
@@ -64,7 +66,7 @@ impl Replica {
         let evidence =
             Evidence::new(*self.configuration.cluster(), self.configuration.epoch(), culprit, proof);
         let Place { kind, view, height, .. } = evidence.place();
-        if self.is_news(culprit, kind, (view, height)) {
+        if self.is_news(culprit, kind, (view, height)) && !broken(Mutant::EvidenceOff) {
             self.witness.reported.entry((culprit, kind)).or_default().insert((view, height));
             self.effects.push(Effect::Evidence(Box::new(evidence)));
         }
@@ -90,8 +92,14 @@ impl Replica {
         let signed = |vote: &Vote| SignedDigest { digest: vote.header, signature: vote.signature };
         let both = Contradiction::new(first.view, first.height, signed(first), signed(second));
         let proof = match first.kind {
-            VoteKind::Prepare => Proof::ConflictingPrepare(both),
-            VoteKind::Commit => Proof::ConflictingCommit(both),
+            VoteKind::Prepare => {
+                reached(Probe::TwoPrepares);
+                Proof::ConflictingPrepare(both)
+            }
+            VoteKind::Commit => {
+                reached(Probe::TwoCommits);
+                Proof::ConflictingCommit(both)
+            }
         };
         self.report(first.replica, proof);
     }
@@ -107,6 +115,7 @@ impl Replica {
             }
             Some(first) if first.digest == signed.digest => {}
             Some(first) => {
+                reached(Probe::TwoProposals);
                 let both = Contradiction::new(view, height, first, signed);
                 self.report(self.configuration.leader(view), Proof::ConflictingPrePrepare(both));
                 if view == self.view.number {
@@ -170,6 +179,7 @@ impl Replica {
         let Some(seen) = self.witness.seen.get_mut(&(view, height)) else { return };
         let bit = 1_u32.checked_shl(u32::from(replica)).unwrap_or(0);
         if seen.told & bit == 0 {
+            reached(Probe::ProposalTold);
             seen.told |= bit;
             let (epoch, signed) = (vote.epoch, seen.signed);
             self.send(replica, PeerMessage::Proposed(ProposalStatement { epoch, view, height, signed }));
@@ -190,6 +200,7 @@ impl Replica {
         let news =
             culprit != self.configuration.me() && self.is_news(culprit, EvidenceKind::UnfoundedCommit, place);
         if news && self.vote_holds(&commit) {
+            reached(Probe::CommitUnfounded);
             self.report(culprit, Proof::UnfoundedCommit { commit, certificate });
         }
     }
@@ -221,6 +232,7 @@ impl Replica {
     fn report_omission(&mut self, claim: SignedClaim, commit: Vote) {
         let (culprit, place) = (commit.replica, (commit.view, commit.height));
         if self.is_news(culprit, EvidenceKind::ViewChangeOmission, place) && self.vote_holds(&commit) {
+            reached(Probe::ClaimOmits);
             self.report(culprit, Proof::ViewChangeOmission { claim, commit });
         }
     }
@@ -259,6 +271,7 @@ impl Replica {
             return;
         }
         let above = vote.height.saturating_sub(1);
+        reached(Probe::Inquired);
         self.send(vote.replica, PeerMessage::FetchBatches { header: vote.header, above });
         if self.witness.inquiries.len() >= INQUIRIES_MAX {
             self.witness.inquiries.pop_first();
@@ -287,6 +300,7 @@ impl Replica {
         }
         let kept = self.view.pre_prepares.get(&height).map(|kept| PrePrepare::clone(&kept.message));
         if let (Some(pre_prepare), Some(parent)) = (kept, self.parent_witness(height)) {
+            reached(Probe::TimeWitnessed);
             self.report(leader, Proof::TimeRegression { pre_prepare, parent });
         }
     }

@@ -6,6 +6,9 @@ use std::process::Command;
 
 /// What a program that can be faulty on purpose contains.
 const MARKER: &[u8] = b"this program can be faulty on purpose";
+/// What a program contains whose consensus can be broken on purpose. That the simulator's has it with its feature
+/// `mutants`, and only then, is a test of the simulator.
+const MUTANTS: &[u8] = b"this consensus can be broken on purpose";
 /// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_quorate");
 /// Whether it was built to be faulty on purpose.
@@ -17,16 +20,22 @@ fn quorate(arguments: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&text).into_owned())
 }
 
+fn contains(marker: &[u8]) -> bool {
+    let program = std::fs::read(PROGRAM).unwrap();
+    let first = marker[0];
+    let starts = program.iter().enumerate().filter(|(_, byte)| **byte == first);
+    let mut starts = starts.map(|(at, _)| at);
+    starts.any(|at| program[at..].starts_with(marker))
+}
+
 #[test]
 fn the_marker_of_fault_injection_is_in_no_production_binary() {
-    let program = std::fs::read(PROGRAM).unwrap();
-    let first = MARKER[0];
-    let found = program
-        .iter()
-        .enumerate()
-        .filter(|(_, byte)| **byte == first)
-        .any(|(at, _)| program[at..].starts_with(MARKER));
-    assert_eq!(found, FAULTS);
+    assert_eq!(contains(MARKER), FAULTS);
+}
+
+#[test]
+fn no_build_of_the_program_has_a_consensus_that_can_be_broken() {
+    assert!(!contains(MUTANTS));
 }
 
 #[cfg(feature = "faults")]

@@ -22,6 +22,8 @@ const STEADY_STRETCH: u64 = 4;
 const BLIPS: u64 = 4;
 /// Hand-overs in a run whose liars abuse them.
 const HAND_OVERS: u64 = 8;
+/// Rounds that impatient replicas wait at most.
+const IMPATIENT_BACK_OFF: u64 = 16;
 /// Crashes of a liar that forgets.
 const CRASHES: u64 = 3;
 
@@ -208,5 +210,24 @@ pub fn blips(seed: u64) -> Plan {
         plan.faults.push(Scheduled { at, fault: Fault::Split { side, lasts } });
     }
     plan.promise = Some(2 * lasts + hangover + retry(&plan));
+    plan
+}
+
+/// Time-outs that are shorter than a round: only views for which longer is waited commit anything (hazard VC13).
+#[must_use]
+pub fn impatient(seed: u64) -> Plan {
+    let random = &mut Random::new(seed, Stream::Attack);
+    let mut plan = Plan::sized(seed, Some(random.pick(&SIZES))).without_troubles();
+    plan.hostile.clear();
+    plan.readers.clear();
+    plan.frail.clear();
+    let round =
+        4 * (plan.speeds.latency.1 + plan.speeds.jitter) + 2 * plan.speeds.sync.1 + plan.speeds.execution.1;
+    let short = (round / random.pick(&[2, 4, 8])).max(1);
+    let timeouts = &mut plan.parameters.timeouts;
+    (timeouts.request, timeouts.request_min, timeouts.new_view) = (short, short, short);
+    timeouts.back_off_max = round * IMPATIENT_BACK_OFF;
+    timeouts.resend = timeouts.resend.min(round);
+    plan.patience = RECOVERY_BACK_OFFS * timeouts.back_off_max + RECOVERY_HAND_OVERS * timeouts.hand_over;
     plan
 }

@@ -220,6 +220,8 @@ impl World {
                     }
                     if byzantine {
                         self.note_twin_vote(vote);
+                    } else {
+                        self.check_window(vote)?;
                     }
                     self.oracle.vote_sent(vote)?;
                 }
@@ -252,6 +254,9 @@ impl World {
                 if message.base.as_ref().is_some_and(prepared) {
                     self.marks.hit(Mark::PreparedBase);
                 }
+                if self.behaviour(from).is_none() {
+                    self.oracle.view_opened(from, message);
+                }
             }
             PeerMessage::Suspect(suspect) => self.marks.hit(match suspect.reason {
                 Suspicion::Restarted => Mark::SuspectRestarted,
@@ -264,6 +269,16 @@ impl World {
             PeerMessage::Batches(_) => self.marks.hit(Mark::BatchesFetched),
             PeerMessage::Forward(_) => self.marks.hit(Mark::Forwarded),
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// A correct replica PREPAREs no height beyond its window (rule R7).
+    fn check_window(&self, vote: &Vote) -> Verdict {
+        let memory = self.nodes[usize::from(vote.replica)].memory.as_ref();
+        let committed = memory.map_or(u64::MAX, |memory| memory.replica.committed_height());
+        if vote.kind == VoteKind::Prepare && vote.height > committed.saturating_add(self.plan.window) {
+            return broken("PREPAREs keep to the window (R7)", format!("{vote:?} above {committed}"));
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use quorate_sim::byzantine::Attack;
+use quorate_sim::hunt::{Caught, Ground, hunt_all};
 use quorate_sim::minimise::{Minimised, minimise};
 use quorate_sim::mutant::Mutant;
 use quorate_sim::plan::Plan;
@@ -37,8 +38,8 @@ struct Arguments {
     #[arg(long, requires = "seed")]
     trace: bool,
     /// Breaks a rule on purpose.
-    #[arg(long, global = true)]
-    mutant: Option<MutantName>,
+    #[arg(long, global = true, value_parser = parse_mutant)]
+    mutant: Option<Mutant>,
     /// Makes f replicas attack in this way, beside the other troubles of the seed.
     #[arg(long, global = true)]
     attack: Option<Attack>,
@@ -60,6 +61,9 @@ enum Command {
         /// Stops after so many minutes.
         #[arg(long)]
         minutes: Option<u64>,
+        /// Fails if a rare path was never taken: a mark, or a probe of a program that has them.
+        #[arg(long)]
+        complete: bool,
         /// Appends a line on this run to the record in this file.
         #[arg(long)]
         ledger: Option<PathBuf>,
@@ -72,6 +76,15 @@ enum Command {
         /// Stops searching after so many seconds.
         #[arg(long, default_value_t = 60)]
         seconds: u64,
+    },
+    /// Looks for each mutant of this program where it should be caught, and prints by what, after how many seeds.
+    Mutants {
+        /// At most so many seeds for each.
+        #[arg(long, default_value_t = 2000)]
+        most: u64,
+        /// Threads.
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
     },
     /// Runs a seed without other troubles, once for every effect of one replica, before which it crashes.
     Crashes {
@@ -87,37 +100,9 @@ enum Command {
     },
 }
 
-#[derive(Copy, Clone, ValueEnum)]
-enum MutantName {
-    SyncSkipped,
-    VotesForgotten,
-    ViewsForgotten,
-    ClaimsForgotten,
-    CommitUnsynced,
-    ViewChangeUnsynced,
-    PersistedEarly,
-    ClaimLost,
-    ExecutionDiverges,
-    DuplicatesExecuted,
-    ReadsCommittedOnly,
-}
-
-impl From<MutantName> for Mutant {
-    fn from(name: MutantName) -> Self {
-        match name {
-            MutantName::SyncSkipped => Self::SyncSkipped,
-            MutantName::VotesForgotten => Self::VotesForgotten,
-            MutantName::ViewsForgotten => Self::ViewsForgotten,
-            MutantName::ClaimsForgotten => Self::ClaimsForgotten,
-            MutantName::CommitUnsynced => Self::CommitUnsynced,
-            MutantName::ViewChangeUnsynced => Self::ViewChangeUnsynced,
-            MutantName::PersistedEarly => Self::PersistedEarly,
-            MutantName::ClaimLost => Self::ClaimLost,
-            MutantName::ExecutionDiverges => Self::ExecutionDiverges,
-            MutantName::DuplicatesExecuted => Self::DuplicatesExecuted,
-            MutantName::ReadsCommittedOnly => Self::ReadsCommittedOnly,
-        }
-    }
+fn parse_mutant(name: &str) -> Result<Mutant, String> {
+    let names = || Mutant::all().into_iter().map(Mutant::name).collect::<Vec<_>>().join(", ");
+    Mutant::named(name).ok_or_else(|| format!("there are {}", names()))
 }
 
 fn parse_range(text: &str) -> Result<std::ops::Range<u64>, String> {
@@ -134,7 +119,7 @@ fn progress(done: u64, elapsed: Duration) {
 // `main` silences the panic hook for many seeds: what panics is reported with its seed.
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let mutant = arguments.mutant.map(Mutant::from);
+    let mutant = arguments.mutant;
     let drawn = |seed| match arguments.attack {
         None => Plan::new(seed),
         Some(attack) if arguments.steady => attack.steady_plan(seed),
@@ -145,12 +130,17 @@ fn main() -> ExitCode {
     let flags = format!("{attack}{}", if arguments.steady { " --steady" } else { "" });
     let plan = |seed| Plan { mutant, ..drawn(seed) };
     match (arguments.command, arguments.seed) {
-        (Some(Command::Run { seeds, jobs, minutes, ledger }), None) => {
+        (Some(Command::Run { seeds, jobs, minutes, complete, ledger }), None) => {
             std::panic::set_hook(Box::new(|_| ()));
             let limit = minutes.map(|minutes| Duration::from_secs(minutes * 60));
             let summary = run_seeds(seeds.clone(), jobs, limit, plan, progress);
             let recorded = ledger.map_or(Ok(()), |path| runs::append(&path, &seeds, &summary));
-            let code = report(&summary, plan, &flags);
+            let missed = !summary.marks.missed().is_empty() || !summary.probes.missed().is_empty();
+            let mut code = report(&summary, plan, &flags);
+            if complete && missed {
+                println!("FAILED: rare paths were never taken");
+                code = ExitCode::from(1);
+            }
             if let Err(error) = recorded {
                 eprintln!("the record of this run cannot be written: {error}");
                 return ExitCode::from(1);
@@ -160,6 +150,10 @@ fn main() -> ExitCode {
         (Some(Command::Minimise { seed, seconds }), None) => {
             std::panic::set_hook(Box::new(|_| ()));
             tell_minimised(plan(seed), Duration::from_secs(seconds))
+        }
+        (Some(Command::Mutants { most, jobs }), None) => {
+            std::panic::set_hook(Box::new(|_| ()));
+            report_mutants(&hunt_all(most, jobs))
         }
         (Some(Command::Crashes { seed, replica, jobs }), None) => {
             std::panic::set_hook(Box::new(|_| ()));
@@ -175,7 +169,7 @@ fn main() -> ExitCode {
 
 /// The summary of many seeds.
 fn report(summary: &Summary, plan: impl Fn(u64) -> Plan, flags: &str) -> ExitCode {
-    let Summary { seeds, events, heights, marks, deeds, traces, slowest, longest, failures, elapsed } =
+    let Summary { seeds, events, heights, marks, deeds, traces, slowest, longest, failures, elapsed, probes } =
         summary;
     let seconds = elapsed.as_secs_f64();
     println!(
@@ -191,7 +185,8 @@ fn report(summary: &Summary, plan: impl Fn(u64) -> Plan, flags: &str) -> ExitCod
     println!("commit {COMMIT}, traces {traces}");
     println!("deeds: {deeds}");
     println!("marks: {marks}");
-    println!("never reached: {:?}", marks.missed());
+    println!("probes: {probes}");
+    println!("never reached: marks {:?}, probes {:?}", marks.missed(), probes.missed());
     for (seed, failure) in failures {
         println!("seed {seed} FAILED at commit {COMMIT}: {failure}");
         println!("  replay: quorate-sim --seed {seed} --trace{flags}");
@@ -219,6 +214,21 @@ fn tell_minimised(plan: Plan, limit: Duration) -> ExitCode {
     story.iter().for_each(|line| println!("{line}"));
     println!("FAILED: {failure}");
     ExitCode::from(1)
+}
+
+/// The table of mutants.
+fn report_mutants(caught: &[(Mutant, Option<Caught>)]) -> ExitCode {
+    println!("| mutant | looked for in | caught by | seeds |\n|---|---|---|---|");
+    for (mutant, caught) in caught {
+        let (name, ground) = (mutant.name(), Ground::of(*mutant));
+        match caught {
+            Some(Caught { seeds, rule }) => println!("| {name} | {ground} | {rule} | {seeds} |"),
+            None => println!("| {name} | {ground} | NOT CAUGHT | |"),
+        }
+    }
+    let survivors = caught.iter().filter(|(_, caught)| caught.is_none()).count();
+    println!("{} mutants, {survivors} survived", caught.len());
+    if survivors == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
 /// The summary of crashes at every effect.

@@ -1,12 +1,13 @@
-//! Deliberate breakages: drivers that break a rule, to see that the simulator's checks can fail.
+//! Deliberate breakages, to see that the simulator's checks can fail: drivers that break a rule, and, with the
+//! feature `mutants`, consensus that does.
 //!
 //! Invariant: a mutant breaks its rule in every replica of the run, so that more than f are faulty and a
-//! fork is possible; consensus itself is untouched.
+//! fork is possible.
 
 use quorate_protocol::View;
 use quorate_protocol::record::Record;
 
-/// A rule that the drivers break.
+/// A rule that is broken.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mutant {
     /// What depends on records leaves before they are synced (hazard PR1).
@@ -32,11 +33,14 @@ pub enum Mutant {
     DuplicatesExecuted,
     /// A replica answers the linearizable question with its last committed height.
     ReadsCommittedOnly,
+    /// Consensus breaks one of its own.
+    #[cfg(feature = "mutants")]
+    Protocol(quorate_consensus::mutant::Mutant),
 }
 
 impl Mutant {
-    /// Every mutant.
-    pub const ALL: [Self; 11] = [
+    /// Those of the drivers.
+    pub const DRIVERS: [Self; 11] = [
         Self::SyncSkipped,
         Self::VotesForgotten,
         Self::ViewsForgotten,
@@ -49,6 +53,50 @@ impl Mutant {
         Self::DuplicatesExecuted,
         Self::ReadsCommittedOnly,
     ];
+
+    /// Every mutant of this program.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        let all = Self::DRIVERS.into_iter();
+        #[cfg(feature = "mutants")]
+        let all = all.chain(quorate_consensus::mutant::Mutant::ALL.into_iter().map(Self::Protocol));
+        all.collect()
+    }
+
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(self) -> String {
+        let words = match self {
+            #[cfg(feature = "mutants")]
+            Self::Protocol(mutant) => format!("{mutant:?}"),
+            driver => format!("{driver:?}"),
+        };
+        let mut name = String::new();
+        for letter in words.chars() {
+            if letter.is_uppercase() && !name.is_empty() {
+                name.push('-');
+            }
+            name.extend(letter.to_lowercase());
+        }
+        name
+    }
+
+    /// The mutant of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::all().into_iter().find(|mutant| mutant.name() == name)
+    }
+
+    /// Breaks consensus, or mends it, for all runs of this thread from now on.
+    pub(crate) fn choose(mutant: Option<Self>) {
+        #[cfg(feature = "mutants")]
+        quorate_consensus::mutant::choose(match mutant {
+            Some(Self::Protocol(mutant)) => Some(mutant),
+            _ => None,
+        });
+        #[cfg(not(feature = "mutants"))]
+        let _ = mutant;
+    }
 
     /// The records that a recovery reads out of those that the disk holds. What is left is a log that
     /// consensus accepts: the fault is in what it lacks.
@@ -75,6 +123,8 @@ impl Mutant {
             | Self::ExecutionDiverges
             | Self::DuplicatesExecuted
             | Self::ReadsCommittedOnly => true,
+            #[cfg(feature = "mutants")]
+            Self::Protocol(_) => true,
         };
         records.into_iter().enumerate().filter(kept).map(|(_, record)| record).collect()
     }

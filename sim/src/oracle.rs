@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_crypto::{CertificateKind, Hash};
 use quorate_protocol::record::Record;
-use quorate_protocol::view_change::{Rank, ViewChangeBody};
+use quorate_protocol::view_change::{NewView, Rank, ViewChangeBody};
 use quorate_protocol::{Epoch, Header, Height, PrePrepare, Proposal, ReplicaIndex, View, Vote, VoteKind};
 
 use crate::durable::Durable;
@@ -39,6 +39,8 @@ struct Statements {
     votes: BTreeMap<(VoteKind, Epoch, View, Height), Hash>,
     proposals: BTreeMap<(Epoch, View, Height), Hash>,
     claims: BTreeMap<(Epoch, View), Rank>,
+    /// Height and header of the base of each view that it entered.
+    bases: BTreeMap<(Epoch, View), (Height, Hash)>,
     committed: Option<Height>,
     /// What its disk cannot lose any more.
     durable: Durable,
@@ -152,6 +154,9 @@ impl Oracle {
         let left = said.claims.range((vote.epoch, vote.view + 1)..).next();
         match vote.kind {
             VoteKind::Prepare => {
+                if vote.view > 0 {
+                    base_first(said.bases.get(&(vote.epoch, vote.view)), vote, &who)?;
+                }
                 if let Some(((_, view), _)) = left {
                     return broken("no PREPARE below a VIEW-CHANGE", format!("{} after {view}", who()));
                 }
@@ -173,6 +178,13 @@ impl Oracle {
             }
         }
         Ok(())
+    }
+
+    /// A NEW-VIEW left a replica that has entered its view.
+    pub fn view_opened(&mut self, replica: ReplicaIndex, message: &NewView) {
+        let base = message.base.as_ref().map_or((0, Hash::ZERO), |base| (base.height, base.header_hash));
+        let said = self.replicas.entry(replica).or_default();
+        said.bases.entry((message.epoch, message.view)).or_insert(base);
     }
 
     /// Counts a vote; a quorum of COMMITs decides, whether or not anybody puts the certificate together.
@@ -321,5 +333,19 @@ impl Oracle {
             return broken("headers are a chain", who());
         }
         self.ledger.committed(height, proposal, receipts)
+    }
+}
+
+/// Rule R1: a view above 0 is voted in by its NEW-VIEW only, the base first, and nothing below it.
+fn base_first(base: Option<&(Height, Hash)>, vote: &Vote, who: &dyn Fn() -> String) -> Verdict {
+    match base {
+        None => broken("a view is voted in after its NEW-VIEW", who()),
+        Some((height, _)) if vote.height < *height => {
+            broken("no PREPARE below the base (R1)", format!("{}, base {height}", who()))
+        }
+        Some((height, header)) if vote.height == *height && vote.header != *header => {
+            broken("the base keeps its header (R1)", who())
+        }
+        Some(_) => Ok(()),
     }
 }

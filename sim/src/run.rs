@@ -16,8 +16,10 @@ use crate::cast::Scheme;
 use crate::faults::{Fault, Scheduled, Target};
 use crate::machine::Execution;
 use crate::marks::{Mark, Marks};
+use crate::mutant::Mutant;
 use crate::oracle::Violation;
 use crate::plan::Plan;
+use crate::probes::Probes;
 use crate::trace::{Entry, Story};
 use crate::world::World;
 
@@ -47,6 +49,8 @@ pub struct Outcome {
     pub wait: u64,
     /// Paths taken.
     pub marks: Marks,
+    /// Branches of consensus taken.
+    pub probes: Probes,
     /// What Byzantine replicas did.
     pub deeds: Deeds,
     /// Pieces of evidence that replicas showed, by kind.
@@ -66,6 +70,9 @@ pub fn run_plan(plan: Plan, story: Story) -> Outcome {
     let (scheme, execution) = (plan.scheme, plan.execution);
     let byzantine = !plan.byzantine.is_empty();
     let (calm_at, patience) = (plan.calm_at, plan.patience);
+    Mutant::choose(plan.mutant);
+    // What another run left behind when it panicked.
+    let _ = Probes::take();
     let mut world = match World::new(plan, story) {
         Ok(world) => world,
         Err(failure) => return Outcome::failed(seed, failure),
@@ -100,6 +107,7 @@ pub fn run_plan(plan: Plan, story: Story) -> Outcome {
         hangover: world.hangover,
         wait: world.promise.longest(),
         marks: world.marks,
+        probes: Probes::take(),
         deeds: world.conspiracy.deeds,
         evidence: world.slander.shown,
         framings: world.slander.tried,
@@ -127,6 +135,7 @@ impl Outcome {
             hangover: 0,
             wait: 0,
             marks: Marks::default(),
+            probes: Probes::default(),
             deeds: Deeds::default(),
             evidence: BTreeMap::new(),
             framings: 0,
@@ -147,6 +156,8 @@ pub struct Summary {
     pub heights: u64,
     /// Paths taken by all.
     pub marks: Marks,
+    /// Branches of consensus taken by all.
+    pub probes: Probes,
     /// Over all traces, in whatever order the seeds ended: equal for equal seeds.
     pub traces: Hash,
     /// What Byzantine replicas did in all.
@@ -168,6 +179,7 @@ impl Default for Summary {
             events: 0,
             heights: 0,
             marks: Marks::default(),
+            probes: Probes::default(),
             traces: Hash::ZERO,
             deeds: Deeds::default(),
             longest: (0, 0),
@@ -184,6 +196,7 @@ impl Summary {
         self.events += outcome.events;
         self.heights += outcome.height;
         self.marks.merge(&outcome.marks);
+        self.probes.merge(&outcome.probes);
         let trace =
             derive_hash("quorate simulated traces v1", &[&outcome.seed.to_le_bytes(), &outcome.trace.0]);
         for (sum, byte) in self.traces.0.iter_mut().zip(trace.0) {

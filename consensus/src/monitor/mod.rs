@@ -19,6 +19,8 @@ use quorate_protocol::{Height, PrePrepare, ReplicaIndex};
 pub(crate) use samples::Samples;
 
 use crate::input::Monotonic;
+use crate::mutant::{Mutant, broken};
+use crate::probe::{Probe, reached};
 use crate::propose::{BARREN_VIEWS_MAX, fills};
 use crate::replica::Replica;
 
@@ -69,6 +71,7 @@ impl Monitor {
         self.window_start = now;
         self.saturated_at = Monotonic::default();
         if verdict {
+            reached(Probe::LeniencyRaised);
             self.leniency = self.leniency.saturating_add(1).min(LENIENCY_MAX);
             self.relaxed_at = now;
         }
@@ -136,10 +139,14 @@ impl Monitor {
         }
         let median = self.delays.median();
         let idle = age >= window.saturating_mul(IDLE_WINDOWS);
-        if median.is_none() && !victim && !idle {
-            return;
+        if median.is_none() && !victim {
+            if !idle {
+                return;
+            }
+            reached(Probe::IdleWindow);
         }
         if victim || median.is_some_and(|median| median > allowed) {
+            reached(Probe::Strike);
             self.strikes = self.strikes.saturating_add(1).min(STRIKES);
         } else {
             self.strikes = 0;
@@ -172,13 +179,17 @@ impl Replica {
             self.monitor.delays.add(now.since(since.max(began)));
         }
         if fills(&message.proposal, self.configuration.parameters().proposal) {
+            reached(Probe::Saturated);
             self.monitor.saturated_at = now;
         }
     }
 
     /// Whether the leader is another one, and may do as well as it can.
     fn is_watching(&self) -> bool {
-        self.is_active() && !self.is_leader() && self.barren_views < BARREN_VIEWS_MAX
+        self.is_active()
+            && !self.is_leader()
+            && self.barren_views < BARREN_VIEWS_MAX
+            && !broken(Mutant::MonitorOff)
     }
 
     /// How long a request may wait for its proposal under the leader at hand.
@@ -214,6 +225,9 @@ impl Replica {
             return;
         }
         let censored = self.censored_at().is_some_and(|at| at <= self.now);
+        if censored {
+            reached(Probe::Censored);
+        }
         let unfair = self.pool.is_overtaken(self.configuration.parameters().monitor.overtaken_max);
         let (leader, allowed) = (self.leader(), self.allowed_delay());
         self.monitor.judge(self.now, window, (leader, allowed), censored || unfair);

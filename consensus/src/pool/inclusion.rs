@@ -8,6 +8,7 @@ use quorate_protocol::{Envelope, Proposal};
 
 use super::{Pool, Session, SessionKey, key_of};
 use crate::input::Monotonic;
+use crate::probe::{Probe, reached};
 
 /// Of how many requests that wait it is counted what overtakes them: those that wait longest.
 const VICTIMS_MAX: usize = 64;
@@ -69,6 +70,9 @@ impl Pool {
             let Some(session) = self.sessions.get_mut(key) else { continue };
             let surely = forwarded.plus(grace);
             let later = arrived.len().saturating_sub(arrived.partition_point(|at| *at <= surely));
+            if later > 0 {
+                reached(Probe::Overtaken);
+            }
             session.overtaken = session.overtaken.saturating_add(u32::try_from(later).unwrap_or(u32::MAX));
         }
         since
