@@ -203,7 +203,10 @@ for part in "$@"; do
       echo "debug $debug, release $release"
       [ -n "$debug" ] && [ "$debug" = "$release" ]
       say "seeds ${SOAK_SEEDS:=0..300000} of the simulator"
-      quorate-sim run --seeds "$SOAK_SEEDS" --jobs "$(nproc)" --ledger docs/simulator-ledger.md
+      # A build that takes minutes, for hours that become shorter.
+      cargo build --quiet --locked --profile long -p quorate-sim --features probes
+      "${programs%/release}/long/quorate-sim" run --seeds "$SOAK_SEEDS" --jobs "$(nproc)" --complete \
+        --ledger docs/simulator-ledger.md
       ;;
     tree) tree; in_a_mount undisturbed 'the tree: cp -a, diff -r, git, rm -r' ;;
     fuzz) bash deploy/fuzz.sh "$fuzz_seconds" ;;

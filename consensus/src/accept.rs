@@ -35,7 +35,6 @@ impl Replica {
         }
         if view > self.view.number {
             // Whether that view began only its NEW-VIEW can tell.
-            reached(Probe::ProposalOfLaterView);
             self.ask_new_view(from, view);
             return;
         }
@@ -177,9 +176,7 @@ impl Replica {
         digest: Hash,
         outcome: Result<ExecutedHeader, StaticFault>,
     ) {
-        let Some(block) = self.blocks.get_mut(&digest) else {
-            return reached(Probe::OutcomeUnwanted);
-        };
+        let Some(block) = self.blocks.get_mut(&digest) else { return };
         if block.execution != Execution::Running {
             return;
         }

@@ -10,8 +10,6 @@ use quorate_crypto::Hash;
 use quorate_protocol::peer::Batch;
 use quorate_protocol::{BatchTime, Header, Height, Proposal, SessionId};
 
-use crate::probe::{Probe, reached};
-
 /// How far the execution of a block is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Execution {
@@ -156,7 +154,6 @@ impl Blocks {
             }
         }
         if !digests.is_empty() && wanted != floor_header {
-            reached(Probe::PathContradicts);
             return Path::Contradicts;
         }
         digests.reverse();

@@ -32,6 +32,8 @@ struct Want {
     holders: Vec<ReplicaIndex>,
     turn: usize,
     at: Monotonic,
+    /// Whether anybody was asked: from then on the retry time alone decides when somebody is again.
+    asked: bool,
     /// Whether a phase of this round asked for it.
     needed: bool,
 }
@@ -43,6 +45,7 @@ impl Want {
             return None;
         }
         self.at = now.plus(retry);
+        self.asked = true;
         let index = self.turn.checked_rem(self.holders.len())?;
         self.turn = self.turn.wrapping_add(1);
         self.holders.get(index).copied()
@@ -102,10 +105,14 @@ impl Replica {
         let at = self.now.plus(patience);
         if let Some(want) = self.fetches.batches.get_mut(&header) {
             want.needed = true;
-            want.at = want.at.min(at.max(self.now));
+            if !want.asked {
+                want.at = want.at.min(at);
+            }
         } else if self.fetches.batches.len() < WANTS_MAX {
             let turn = usize::from(self.configuration.me());
-            self.fetches.batches.insert(header, Want { height, holders, turn, at, needed: true });
+            self.fetches
+                .batches
+                .insert(header, Want { height, holders, turn, at, asked: false, needed: true });
         }
     }
 
@@ -120,7 +127,8 @@ impl Replica {
         reached(Probe::NewViewWanted);
         let me = self.configuration.me();
         let holders: Vec<ReplicaIndex> = certificate.signers.iter().filter(|s| *s != me).collect();
-        let want = Want { height: 0, holders, turn: usize::from(me), at: self.now, needed: true };
+        let want =
+            Want { height: 0, holders, turn: usize::from(me), at: self.now, asked: false, needed: true };
         self.fetches.new_view = Some((view, want));
     }
 

@@ -3,7 +3,7 @@
 //! Invariant: a replica on which these assertions fail has a defect of its own; no peer, client or disk can
 //! make one fail. A simulator calls them after each event.
 
-use quorate_protocol::view_change::Rank;
+use quorate_protocol::view_change::{Rank, Suspicion};
 
 use crate::block::Path;
 use crate::door::rank;
@@ -45,6 +45,10 @@ impl Replica {
     fn view_invariants(&self) {
         let view = &self.view;
         let committed = self.committed.height;
+        let revocable = [Suspicion::Timeout, Suspicion::Monitor, Suspicion::Disconnected];
+        if self.suspicion.is_some_and(|suspicion| revocable.contains(&suspicion)) {
+            assert!(self.reason_to_suspect().is_some(), "a suspicion is taken back with its reason");
+        }
         if view.entered {
             let opened = view.new_view.as_ref().map_or(0, |new_view| new_view.view);
             assert!(opened == view.number, "a view above 0 is entered by its NEW-VIEW");

@@ -87,10 +87,7 @@ impl Replica {
         let body = &candidate.claim.body;
         match self.blocks.path(body.header, body.rank.height, self.floor()) {
             Path::Complete(_) => true,
-            Path::Contradicts => {
-                reached(Probe::ClaimContradicts);
-                false
-            }
+            Path::Contradicts => false,
             Path::Missing { header, height } => {
                 reached(Probe::ClaimWithoutBatches);
                 let signers = candidate.certificate.iter().flat_map(|known| known.signers.iter());
@@ -115,9 +112,6 @@ impl Replica {
     pub(crate) fn on_new_view(&mut self, new_view: Arc<NewView>) {
         let ours = self.view.number;
         let stale = new_view.view < ours || (new_view.view == ours && self.view.entered);
-        if stale {
-            reached(Probe::NewViewStale);
-        }
         if stale || new_view.epoch != self.configuration.epoch() || self.halted.is_some() {
             return;
         }

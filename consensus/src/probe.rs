@@ -19,8 +19,6 @@ macro_rules! probes {
 }
 
 probes! {
-    /// accept: a proposal of a later view, whose NEW-VIEW is asked for.
-    ProposalOfLaterView,
     /// accept: a proposal too far ahead to be kept.
     ProposalTooHigh,
     /// accept: a proposal whose parent is another one than the chain's.
@@ -31,16 +29,12 @@ probes! {
     ProposalTooEarly,
     /// accept: a proposal that was held before, whatever its time.
     ProposalHeldBefore,
-    /// accept: the outcome of an execution that nobody waits for any more.
-    OutcomeUnwanted,
     /// accept: execution finds a static fault.
     StaticFault,
     /// bar: a replica is not listened to any more.
     Barred,
     /// bar: a vote of a watched replica is checked when it comes.
     WatchedVoteChecked,
-    /// block: a path that does not rest on the committed header.
-    PathContradicts,
     /// commit: a prepare certificate whose batches are missing.
     CertificateWithoutBatches,
     /// commit: one certificate releases COMMITs of several heights.
@@ -81,14 +75,10 @@ probes! {
     LeaderTooLate,
     /// new view: a claim whose batches have to be fetched first.
     ClaimWithoutBatches,
-    /// new view: a claim that contradicts what is committed.
-    ClaimContradicts,
     /// new view: the base is a commit certificate.
     BaseCommitted,
     /// new view: the base is a prepare certificate, which is PREPAREd again.
     BasePrepared,
-    /// new view: a NEW-VIEW that is of no use any more.
-    NewViewStale,
     /// new view: a view is entered that this replica had not asked for.
     EnteredUnasked,
     /// new view: the batches of the base have to be fetched.
@@ -101,8 +91,6 @@ probes! {
     CautiousOne,
     /// propose: an empty batch because a reader waits.
     EmptyForReader,
-    /// propose: an empty batch because the state asks for it.
-    EmptyForState,
     /// pool: an envelope takes the place of its session's last one.
     PoolDisplaced,
     /// pool: no room, or a number that is taken.

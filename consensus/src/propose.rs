@@ -72,8 +72,6 @@ impl Replica {
         let empty = envelopes.is_empty();
         if empty && awaited {
             reached(Probe::EmptyForReader);
-        } else if empty && self.tick_is_due() {
-            reached(Probe::EmptyForState);
         }
         let reason = !empty || awaited || self.tick_is_due();
         reason.then_some(envelopes)

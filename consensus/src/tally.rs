@@ -91,10 +91,7 @@ impl VoteTable {
                     reached(Probe::VoteGaveWay);
                     drop(lowest.remove());
                 }
-                _ => {
-                    reached(Probe::VoteWithoutRoom);
-                    return Added::Ignored;
-                }
+                _ => return Added::Ignored,
             }
         }
         let ballots = views.entry(vote.view).or_default();
@@ -132,8 +129,12 @@ impl VoteTable {
         }
         let Some(views) = self.by_replica.get(&vote.replica) else { return true };
         let Some(ballots) = views.get(&vote.view) else {
-            return views.len() < VIEWS_PER_REPLICA_MAX
+            let room = views.len() < VIEWS_PER_REPLICA_MAX
                 || views.first_key_value().is_some_and(|(lowest, _)| *lowest < vote.view);
+            if !room {
+                reached(Probe::VoteWithoutRoom);
+            }
+            return room;
         };
         ballots.get(&(vote.height, vote.kind)).is_none_or(|ballot| !ballot.is_closed_to(vote))
     }

@@ -127,7 +127,7 @@ impl Replica {
 
     /// Why the leader of the view at hand is suspected at this moment, beyond what stays a reason for the
     /// whole view.
-    fn reason_to_suspect(&self) -> Option<Suspicion> {
+    pub(crate) fn reason_to_suspect(&self) -> Option<Suspicion> {
         if self.suspicion_at().is_some_and(|at| at <= self.now) {
             Some(Suspicion::Timeout)
         } else if self.monitor.suspects() || self.is_term_exceeded() {

@@ -255,7 +255,7 @@ impl World {
                     self.marks.hit(Mark::PreparedBase);
                 }
                 if self.behaviour(from).is_none() {
-                    self.oracle.view_opened(from, message);
+                    self.oracle.view_opened(from, message)?;
                 }
             }
             PeerMessage::Suspect(suspect) => self.marks.hit(match suspect.reason {

@@ -17,6 +17,7 @@ use quorate_sim::plan::Plan;
 use quorate_sim::run::{Outcome, Summary, run_crashes, run_plan, run_seeds};
 use quorate_sim::runs::{self, COMMIT};
 use quorate_sim::trace::{SECOND, Story};
+use quorate_sim::world::EVENTS_MAX;
 
 /// A run of a seed is a hundred thousand small allocations.
 #[global_allocator]
@@ -37,6 +38,9 @@ struct Arguments {
     /// Tells its story, event by event.
     #[arg(long, requires = "seed")]
     trace: bool,
+    /// Ends a run that has more events, with the story so far.
+    #[arg(long, global = true, default_value_t = EVENTS_MAX)]
+    events: u64,
     /// Breaks a rule on purpose.
     #[arg(long, global = true, value_parser = parse_mutant)]
     mutant: Option<Mutant>,
@@ -128,7 +132,8 @@ fn main() -> ExitCode {
     let attack = arguments.attack.and_then(|attack| attack.to_possible_value());
     let attack = attack.map_or(String::new(), |attack| format!(" --attack {}", attack.get_name()));
     let flags = format!("{attack}{}", if arguments.steady { " --steady" } else { "" });
-    let plan = |seed| Plan { mutant, ..drawn(seed) };
+    let events_max = arguments.events;
+    let plan = |seed| Plan { mutant, events_max, ..drawn(seed) };
     match (arguments.command, arguments.seed) {
         (Some(Command::Run { seeds, jobs, minutes, complete, ledger }), None) => {
             std::panic::set_hook(Box::new(|_| ()));

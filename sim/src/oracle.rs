@@ -181,10 +181,25 @@ impl Oracle {
     }
 
     /// A NEW-VIEW left a replica that has entered its view.
-    pub fn view_opened(&mut self, replica: ReplicaIndex, message: &NewView) {
+    ///
+    /// # Errors
+    /// When its claims are fewer than a quorum, or its base is below one of them.
+    pub fn view_opened(&mut self, replica: ReplicaIndex, message: &NewView) -> Verdict {
+        let rank = message
+            .base
+            .as_ref()
+            .map_or(Rank::default(), |base| Rank { view: base.view, height: base.height });
+        let claimants: BTreeSet<ReplicaIndex> =
+            message.claims.iter().map(|claim| claim.body.replica).collect();
+        let covered = message.claims.iter().all(|claim| claim.body.rank <= rank);
+        if !covered || claimants.len() < self.quorum as usize {
+            let who = format!("replica {replica} view {} base {rank:?}", message.view);
+            return broken("a view opens with a quorum of claims, none above its base (R1)", who);
+        }
         let base = message.base.as_ref().map_or((0, Hash::ZERO), |base| (base.height, base.header_hash));
         let said = self.replicas.entry(replica).or_default();
         said.bases.entry((message.epoch, message.view)).or_insert(base);
+        Ok(())
     }
 
     /// Counts a vote; a quorum of COMMITs decides, whether or not anybody puts the certificate together.
@@ -236,6 +251,9 @@ impl Oracle {
     pub fn view_change_sent(&mut self, body: &ViewChangeBody) -> Verdict {
         if self.byzantine.contains(&body.replica) {
             return Ok(());
+        }
+        if body.view == View::MAX {
+            return broken("the last view is nobody's", format!("replica {}", body.replica));
         }
         let said = self.replicas.entry(body.replica).or_default();
         let who = || format!("replica {} to view {} claims {:?}", body.replica, body.view, body.rank);

@@ -21,6 +21,7 @@ use crate::network::Weather;
 use crate::random::{MILLION, Random, Stream};
 use crate::reader::ReaderPlan;
 use crate::trace::{MILLISECOND, SECOND};
+use crate::world::EVENTS_MAX;
 
 /// One seed in this many runs on real execution.
 pub const REAL_EXECUTION_ONE_IN: u64 = 16;
@@ -57,6 +58,9 @@ pub struct Speeds {
     /// Of an execution.
     pub execution: (u64, u64),
 }
+
+/// Seeds among which one has small pools.
+const SMALL_POOL_ONE_IN: u64 = 8;
 
 /// The clock of a replica.
 #[derive(Copy, Clone, Debug, Default)]
@@ -115,6 +119,8 @@ pub struct Plan {
     /// Within which time each request of a client is answered, whatever goes on; `None` if nothing is
     /// promised before the calm.
     pub promise: Option<u64>,
+    /// Most events: see [`EVENTS_MAX`].
+    pub events_max: u64,
     /// What is broken on purpose.
     pub mutant: Option<Mutant>,
 }
@@ -144,8 +150,7 @@ impl Plan {
         let count = if kinds.is_empty() { 0 } else { random.between(1, FAULTS_MAX) };
         let troubles = schedule(random, (n, &frail), &kinds, count, span, &timeouts);
         let monitor = monitor(leaders, round, &timeouts);
-        let parameters =
-            Parameters { timeouts, proposal: proposal(random), pool: PoolBounds::default(), monitor };
+        let parameters = Parameters { timeouts, proposal: proposal(random), pool: pool(seed), monitor };
         Self {
             seed,
             n,
@@ -169,6 +174,7 @@ impl Plan {
             calm_at: span,
             patience: RECOVERY_BACK_OFFS * timeouts.back_off_max + RECOVERY_HAND_OVERS * timeouts.hand_over,
             promise: None,
+            events_max: EVENTS_MAX,
             mutant: None,
         }
     }
@@ -248,6 +254,16 @@ fn timeouts((random, leaders): (&mut Random, &mut Random), round: u64) -> Timeou
 fn proposal(random: &mut Random) -> ProposalBounds {
     let envelopes = random.pick(&[1, 2, 8, ProposalBounds::default().envelopes]);
     ProposalBounds { envelopes, ..ProposalBounds::default() }
+}
+
+/// In one seed of [`SMALL_POOL_ONE_IN`] a session fills its part of the pool with what its client sends ahead.
+fn pool(seed: u64) -> PoolBounds {
+    let random = &mut Random::new(seed, Stream::Pool);
+    let mut bounds = PoolBounds::default();
+    if random.one_in(SMALL_POOL_ONE_IN) {
+        bounds.envelopes_per_session = random.pick(&[1, 2, 3]);
+    }
+    bounds
 }
 
 fn weather(random: &mut Random, round: u64) -> Weather {

@@ -32,6 +32,8 @@ pub enum Stream {
     Surroundings,
     /// Who they are in a run that is made for one kind of attack.
     Attack,
+    /// How much the pool holds of a session.
+    Pool,
 }
 
 /// One stream of chance.

@@ -34,4 +34,8 @@ pub const REGRESSIONS: &[Regression] = &[
     Regression { seed: 11_360, found: "the same, with other heights" },
     Regression { seed: 13_842, found: "the same, with other heights" },
     Regression { seed: 16_881, found: "the same, with other heights" },
+    Regression {
+        seed: 1_035_780,
+        found: "a batch far ahead was asked for anew with each message that came: questions and answers without end",
+    },
 ];

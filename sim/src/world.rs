@@ -29,8 +29,8 @@ use crate::reader::{Question, Reader, ReaderPlan, Shown};
 use crate::scribe::Scribe;
 use crate::trace::{Story, Trace, short, word};
 
-/// Most events of a run: one that has more goes round in circles.
-pub const EVENTS_MAX: u64 = 2_000_000;
+/// Most events of a run: one that has more goes round in circles. Ordinary seeds have some 5,000.
+pub const EVENTS_MAX: u64 = 400_000;
 
 /// Something under way between two end points.
 #[derive(Clone, Debug)]
@@ -287,8 +287,8 @@ impl World {
             if self.is_calm && self.is_finished() {
                 return self.finish();
             }
-            if self.trace.events() > EVENTS_MAX {
-                return broken("a run ends", format!("{EVENTS_MAX} events"));
+            if self.trace.events() > self.plan.events_max {
+                return broken("a run ends", format!("{} events", self.plan.events_max));
             }
         }
         broken("a run ends", "the queue is empty".to_owned())

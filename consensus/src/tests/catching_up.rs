@@ -209,3 +209,29 @@ fn r4_a_leader_that_ignores_a_waiting_reader_is_replaced() {
     net.advance_until(5 * SECOND, |net| net.all_at(2));
     assert!(net.replica(1).view() >= 1);
 }
+
+/// RX9: what is missing is asked for once in a retry time, however much arrives meanwhile. (Simulator, seed
+/// 1035780: each answer was a step, and each step another question.)
+#[test]
+fn rx9_a_missing_batch_is_asked_for_once_in_a_retry_time() {
+    let mut net = Net::new(4);
+    net.lose = Box::new(|from, to, _| from == 3 || to == 3);
+    load(&mut net, 1, 0..70);
+    net.step(0, Input::Resign);
+    net.settle();
+    // Replica 3 gets the NEW-VIEW and no answer to what it asks then.
+    net.lose =
+        Box::new(|from, to, message| from == 3 || (to == 3 && !matches!(message, PeerMessage::NewView(_))));
+    net.deliver(3, 1, PeerMessage::FetchNewView { view: 1 });
+    net.settle();
+    assert_eq!((net.replica(3).view(), net.replica(3).has_entered()), (1, true));
+    let asked = net.sent["fetch batches"];
+    assert!(asked >= 1, "the base is missing");
+    for _ in 0..50 {
+        let announcement = Announcement { epoch: 0, view: 1, entered: true, committed: 70 };
+        net.deliver(1, 3, PeerMessage::Announce(announcement));
+    }
+    assert_eq!(net.sent["fetch batches"], asked);
+    net.lose = Box::new(|_, _, _| false);
+    net.advance_until(10 * SECOND, |net| net.all_at(70));
+}

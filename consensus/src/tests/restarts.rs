@@ -279,3 +279,50 @@ fn r2_a_certificate_that_is_not_synced_is_synced_with_the_view_change_that_claim
     net.settle();
     assert!(net.all_at(1) && net.replica(0).view() == 1);
 }
+
+#[test]
+fn pr6_every_defect_of_a_log_has_its_refusal() {
+    let mut net = Net::new(4);
+    for first in 0..2 {
+        let envelope = net.envelope(1, first, 1, 0);
+        net.request_all(&envelope);
+        net.settle();
+    }
+    let log = net.nodes[2].log.clone();
+    let recover = |signer: u8, log: Vec<Record>| {
+        let (configuration, verifier) = (net.configuration_of(2), net.verifiers[2].clone());
+        let signer = std::sync::Arc::new(net.signer(signer));
+        Replica::recover(configuration, signer, verifier, log, crate::Monotonic(0), net.wall(2)).map(|_| ())
+    };
+    let refused = |last: Record| recover(2, log.iter().cloned().chain([last]).collect());
+    let batch = log.iter().find_map(|record| match record {
+        Record::Proposed { height: 1, batch } => Some(batch.clone()),
+        _ => None,
+    });
+    let committed = log.iter().find_map(|record| match record {
+        Record::Committed(certificate) => Some(certificate.clone()),
+        _ => None,
+    });
+    assert_eq!(recover(1, log.clone()), Err(RecoveryError::Key));
+    assert_eq!(refused(Record::Entered { epoch: 1, view: 0 }), Err(RecoveryError::Foreign));
+    assert_eq!(
+        refused(Record::Entered { epoch: 0, view: 5 }),
+        Err(RecoveryError::Order("a view entered without its NEW-VIEW"))
+    );
+    assert_eq!(
+        refused(Record::Voted(net.vote(2, VoteKind::Commit, 3, 7, quorate_crypto::Hash::ZERO))),
+        Err(RecoveryError::Order("a vote in a view that was not entered"))
+    );
+    let misplaced = Record::Proposed { height: 9, batch: batch.unwrap() };
+    assert_eq!(refused(misplaced), Err(RecoveryError::Batch(9)));
+    assert_eq!(
+        refused(Record::Committed(committed.unwrap())),
+        Err(RecoveryError::Order("committed heights are not consecutive"))
+    );
+    let claim = |replica, view| Record::ViewChange(net.view_change(replica, view, None));
+    assert_eq!(refused(claim(1, 3)), Err(RecoveryError::Foreign));
+    assert_eq!(refused(claim(2, 3)), Ok(()));
+    assert_eq!(refused(claim(2, 0)), Err(RecoveryError::Order("a VIEW-CHANGE for an earlier view")));
+    let twice = log.iter().cloned().chain([claim(2, 3), Record::Entered { epoch: 0, view: 2 }]).collect();
+    assert_eq!(recover(2, twice), Err(RecoveryError::Order("a view entered after a later one")));
+}
