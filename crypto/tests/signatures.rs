@@ -197,7 +197,10 @@ fn cr1_the_verdict_is_that_of_verify_strict() {
             compare(b"m", &odd);
         }
     }
-    assert!(refused > 100 && plain > refused, "{plain} hold in the plain equation, {refused} of them refused");
+    assert!(
+        refused > 100 && plain > refused,
+        "{plain} hold in the plain equation, {refused} of them refused"
+    );
 }
 
 #[test]
