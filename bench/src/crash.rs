@@ -18,6 +18,10 @@ use std::time::{Duration, Instant};
 const BAR: Duration = Duration::from_millis(10);
 /// Bars before and after the kill.
 const BARS: (usize, usize) = (20, 180);
+/// Bars that share a line of the time line in text, how many lines there are, and how long one may be.
+const BARS_PER_LINE: usize = 2;
+const LINES: usize = 40;
+const LINE_LENGTH: u64 = 60;
 /// How long the cluster may take to be whole again after a kill.
 const WHOLE_PATIENCE: Duration = Duration::from_secs(60);
 /// How long commits may stay away after a kill.
@@ -78,6 +82,36 @@ pub struct CrashReport {
     pub timeline_kill_at_ms: u64,
     /// Where.
     pub machine: Machine,
+}
+
+impl CrashReport {
+    /// A table in Markdown, and the time line of the median kill.
+    #[must_use]
+    pub fn markdown(&self) -> String {
+        let mut text = format!(
+            "Leaders taken away under load, n = {}, {} null operations in flight; milliseconds in which no client's \
+             operation completed. {} operations in all, {} failed. {}.\n\n\
+             | leader | times | median | p99 | longest |\n| --- | --: | --: | --: | --: |\n",
+            self.replicas, self.concurrency, self.operations, self.errors, self.machine
+        );
+        for (what, pauses) in [("killed", &self.kill), ("hands over", &self.hand_over)] {
+            let Pauses { count, p50_ms, p99_ms, max_ms, .. } = pauses;
+            text.push_str(&format!("| {what} | {count} | {p50_ms:.1} | {p99_ms:.1} | {max_ms:.1} |\n"));
+        }
+        text.push_str("\nOperations that completed around the kill with the median pause:\n\n```text\n");
+        let kill = self.timeline_kill_at_ms;
+        let bars = self.timeline.chunks(BARS_PER_LINE).map(|bars| bars.iter().sum::<u64>());
+        let most = bars.clone().max().unwrap_or_default().max(1);
+        let width = BAR.as_millis().saturating_mul(BARS_PER_LINE as u128);
+        for (number, operations) in (0_u128..).zip(bars).take(LINES) {
+            let at = i128::try_from(number.saturating_mul(width)).unwrap_or_default() - i128::from(kill);
+            let length = operations.saturating_mul(LINE_LENGTH).div_ceil(most);
+            let bar = "#".repeat(usize::try_from(length).unwrap_or_default());
+            text.push_str(&format!("{at:>6} ms {operations:>6} {bar}\n"));
+        }
+        text.push_str("```\n");
+        text
+    }
 }
 
 /// When operations were committed, since the start.

@@ -1,18 +1,20 @@
 //! Clients that are hostile: what the replicas must refuse, as fast as it can be sent.
 //!
 //! Invariant: they hold a key like any client, and speak the protocol; nothing here is signed by anybody else.
+//! They run on a thread of their own, which is all of it that honest clients share with them besides the machine.
 
-use crate::BenchError;
 use crate::field::Field;
+use crate::{BenchError, usage};
 use quorate_crypto::{Bounded, Ed25519Signer, Hash, Signature, Signer as _};
 use quorate_protocol::client::ClientRequest;
 use quorate_protocol::envelope::session_id;
 use quorate_protocol::{
     BatchTime, Credential, Envelope, EnvelopeBody, Groups, Operation, OperationBody, ReplicaIndex,
 };
-use quorate_transport::{ClientEndpoint, ReplicaConnection, TransportError};
+use quorate_transport::{ClientEndpoint, ReplicaConnection, ReplicaTarget, TransportError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Operations in one of their envelopes.
@@ -21,6 +23,8 @@ const OPERATIONS: usize = 64;
 const QUESTIONS: usize = 16;
 /// Pause when a replica takes no more.
 const FULL_PAUSE: Duration = Duration::from_millis(1);
+/// How often they count what they use.
+const COUNT_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How a client is hostile.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -32,37 +36,91 @@ pub(crate) enum Hostility {
 }
 
 /// Hostile clients at work until they are dropped.
-pub(crate) struct Hostile(Arc<AtomicBool>);
+pub(crate) struct Hostile {
+    over: Arc<AtomicBool>,
+    /// Milliseconds of processor time.
+    used: Arc<AtomicU64>,
+    thread: Option<JoinHandle<()>>,
+}
 
 impl Drop for Hostile {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // It says why itself if it panics.
+            let _ = thread.join();
+        }
     }
 }
 
 impl Hostile {
-    /// Starts one at each replica, in the runtime of the caller.
-    pub(crate) async fn start(field: &Field, hostility: Hostility) -> Result<Self, BenchError> {
-        let over = Arc::new(AtomicBool::new(false));
+    /// Starts one at each replica.
+    pub(crate) fn start(field: &Field, hostility: Hostility) -> Result<Self, BenchError> {
+        let failed = |source| BenchError::Io { what: "start hostile clients", source };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let targets: Option<Vec<ReplicaTarget>> =
+            field.cluster.indices().map(|replica| field.cluster.file().target(replica)).collect();
+        let targets = targets.ok_or(BenchError::Parameters("a replica without an address"))?;
+        let (over, used) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let party = Party {
+            cluster: field.cluster.file().cluster(),
+            signer: Arc::new(Ed25519Signer::new(field.key.clone())),
+            hostility,
+            over: Arc::clone(&over),
+        };
+        let counter = Arc::clone(&used);
+        let work = move || {
+            // Dropping the runtime ends what is still under way.
+            runtime.block_on(async {
+                if let Err(error) = party.begin(targets).await {
+                    tracing::warn!(%error, "hostile clients do not get in");
+                }
+                while !party.over.load(Ordering::Relaxed) {
+                    tokio::time::sleep(COUNT_INTERVAL).await;
+                    let time = u64::try_from(usage::of_this_thread().as_millis()).unwrap_or(u64::MAX);
+                    counter.store(time, Ordering::Relaxed);
+                }
+            });
+        };
+        let thread = std::thread::Builder::new().name("hostile".to_owned()).spawn(work).map_err(failed)?;
+        Ok(Self { over, used, thread: Some(thread) })
+    }
+
+    /// Processor time that they have used.
+    pub(crate) fn used(&self) -> Duration {
+        Duration::from_millis(self.used.load(Ordering::Relaxed))
+    }
+}
+
+/// What all of them have in common.
+struct Party {
+    cluster: Hash,
+    signer: Arc<Ed25519Signer>,
+    hostility: Hostility,
+    over: Arc<AtomicBool>,
+}
+
+impl Party {
+    async fn begin(&self, targets: Vec<ReplicaTarget>) -> Result<(), BenchError> {
         let endpoint = ClientEndpoint::new()?;
-        let signer = Arc::new(Ed25519Signer::new(field.key.clone()));
-        for replica in field.cluster.indices() {
-            let target = field.cluster.file().target(replica);
-            let target = target.ok_or(BenchError::Parameters("a replica without an address"))?;
-            let (connection, mut notices) = endpoint.connect(&target, Some(signer.as_ref())).await?;
+        for target in targets {
+            let (connection, mut notices) = endpoint.connect(&target, Some(self.signer.as_ref())).await?;
             tokio::spawn(async move { while notices.recv().await.is_some() {} });
-            let cluster = field.cluster.file().cluster();
-            let client =
-                One { connection, signer: Arc::clone(&signer), cluster, replica, turn: AtomicU64::new(0) };
-            let client = Arc::new(client);
-            tokio::spawn(submit(Arc::clone(&client), Arc::clone(&over)));
-            if hostility == Hostility::Flooding {
+            let client = Arc::new(One {
+                connection,
+                signer: Arc::clone(&self.signer),
+                cluster: self.cluster,
+                replica: target.replica,
+                turn: AtomicU64::new(0),
+            });
+            tokio::spawn(submit(Arc::clone(&client), Arc::clone(&self.over)));
+            if self.hostility == Hostility::Flooding {
                 for _ in 0..QUESTIONS {
-                    tokio::spawn(ask(Arc::clone(&client), Arc::clone(&over)));
+                    tokio::spawn(ask(Arc::clone(&client), Arc::clone(&self.over)));
                 }
             }
         }
-        Ok(Self(over))
+        Ok(())
     }
 }
 

@@ -12,6 +12,8 @@ mod field;
 mod hostile;
 pub mod meta;
 pub mod report;
+#[cfg(feature = "faults")]
+mod usage;
 
 pub use report::Report;
 

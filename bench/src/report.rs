@@ -14,6 +14,15 @@ pub struct Machine {
     pub processor: String,
     /// Release of the kernel.
     pub kernel: String,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+}
+
+impl std::fmt::Display for Machine {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { cores, processor, kernel, memory_mib } = self;
+        write!(formatter, "{cores} cores, {processor}, {memory_mib} MiB, Linux {kernel}")
+    }
 }
 
 impl Machine {
@@ -25,11 +34,16 @@ impl Machine {
             .lines()
             .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
             .map_or("unknown", |(_, model)| model);
+        let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let kibibytes = memory
+            .lines()
+            .find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok());
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Self {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             processor: processor.to_owned(),
             kernel: kernel.trim().to_owned(),
+            memory_mib: kibibytes.unwrap_or_default() / 1024,
         }
     }
 }

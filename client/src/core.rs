@@ -1,7 +1,7 @@
 //! What every part of the client shares: the cluster, the links, what is trusted, and who answers fast.
 //!
-//! Invariant: the order in which replicas are asked depends on their speed and on their failures alone, and
-//! every replica is tried before a request fails.
+//! Invariant: the order in which replicas are asked depends on their speed, their failures and their lies alone:
+//! who was caught comes last for a while (`bars`). Every replica is tried before a request fails.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,6 +16,7 @@ use quorate_transport::ClusterFile;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::bars::Bars;
 use crate::error::ClientError;
 use crate::options::{ClientOptions, HEDGE_DELAY, REQUEST_TIMEOUT, UPLOAD_BYTES_MAX};
 use crate::question::Question;
@@ -67,6 +68,7 @@ pub(crate) struct Core {
     pub(crate) uploads: Vec<Arc<Semaphore>>,
     /// Nanoseconds of the smoothed round trip of each replica.
     speed: Mutex<Vec<u64>>,
+    bars: Bars,
     /// Nanoseconds by which batch time runs ahead of this machine's clock, as far as is known.
     ahead: AtomicU64,
     /// The highest view that a commit certificate named.
@@ -88,6 +90,7 @@ impl Core {
         let verifier = Box::new(Ed25519Verifier::with_keys(keys));
         let trust = Trust::new(cluster_id, members.clone(), genesis.header(), verifier);
         let speed = Mutex::new(vec![UNKNOWN_ROUND_TRIP; members.n()]);
+        let bars = Bars::new(members.n());
         let uploads = members.indices().map(|_| Arc::new(Semaphore::new(UPLOAD_BYTES_MAX))).collect();
         let core = Arc::new(Self {
             cluster,
@@ -101,6 +104,7 @@ impl Core {
             reading: AtomicBool::new(false),
             uploads,
             speed,
+            bars,
             ahead: AtomicU64::new(0),
             view: AtomicU64::new(0),
         });
@@ -118,18 +122,25 @@ impl Core {
         self.members.indices().filter(|replica| self.replicas.connected(*replica)).count()
     }
 
-    /// All replicas, the one to ask first in front: linked ones by round trip, then the others.
+    /// All replicas, the one to ask first in front: linked ones by round trip, then those that were caught
+    /// lately, then the others.
     pub(crate) fn order(&self) -> Vec<ReplicaIndex> {
         let speed = self.speed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let now = Instant::now();
         let mut order: Vec<ReplicaIndex> = self.members.indices().collect();
-        order.sort_by_key(|replica| {
+        order.sort_by_cached_key(|replica| {
             let round_trip = speed.get(usize::from(*replica)).copied().unwrap_or(u64::MAX);
-            (!self.replicas.connected(*replica), round_trip)
+            (!self.replicas.connected(*replica), self.bars.is_barred(*replica, now), round_trip)
         });
         order
     }
 
-    /// Takes a measured round trip into account; also called with a long one for who fails or lies.
+    /// Whether this replica was caught lately.
+    pub(crate) fn is_barred(&self, replica: ReplicaIndex) -> bool {
+        self.bars.is_barred(replica, Instant::now())
+    }
+
+    /// Takes a measured round trip into account; also called with a long one for who fails.
     pub(crate) fn measured(&self, replica: ReplicaIndex, round_trip: Duration) {
         let sample = u64::try_from(round_trip.as_nanos()).unwrap_or(u64::MAX / 16);
         let mut speed = self.speed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -143,10 +154,10 @@ impl Core {
         self.measured(replica, HEDGE_DELAY.saturating_mul(8));
     }
 
-    /// Names a replica whose answer failed a check, and asks it last from now on.
+    /// Names a replica whose answer failed a check, and asks it last for a while.
     pub(crate) fn accuse(&self, replica: ReplicaIndex, reason: &dyn std::fmt::Display) {
         self.trust.accuse(replica, reason);
-        self.demote(replica);
+        self.bars.caught(replica, Instant::now());
     }
 
     /// A small request to one replica, limited in time; its round trip counts for the order.
@@ -174,9 +185,10 @@ impl Core {
         let reply = reply.unwrap_or_else(|_| Err(Unreachable::NoReply("time-out".to_owned())));
         if let Err(error) = &reply {
             if matches!(error, Unreachable::Broken(_)) {
-                self.trust.accuse(replica, error);
+                self.accuse(replica, error);
+            } else {
+                self.demote(replica);
             }
-            self.demote(replica);
         }
         reply
     }

@@ -22,6 +22,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod bars;
 mod batch;
 mod blocks;
 mod client;

@@ -377,3 +377,39 @@ async fn a_replica_that_reads_nothing_costs_a_bounded_number_of_bytes() {
     let unanswered = fake.lock().behaviour[3].unanswered;
     assert!(unanswered > 0 && unanswered <= UPLOAD_BYTES_MAX, "{unanswered}");
 }
+
+/// A replica that is to send results and does not, or sends others, costs a few fetches; then another one is to.
+#[tokio::test]
+async fn whoever_does_not_deliver_results_is_replaced() {
+    let fake = Fake::new();
+    let client = fake.client(quiet()).await;
+    // All are as quick, so nobody knows who was chosen: three withhold, one delivers.
+    for replica in 0..3 {
+        fake.lock().behaviour[replica].withholds_results = true;
+    }
+    for number in 0..12 {
+        assert!(client.execute(&root(), mkdir(&format!("before-{number}"))).await.is_ok());
+    }
+    let began = std::time::Instant::now();
+    for number in 0..40 {
+        assert!(client.execute(&root(), mkdir(&format!("after-{number}"))).await.is_ok());
+    }
+    // Each fetch comes 40 ms late.
+    assert!(began.elapsed() < std::time::Duration::from_millis(800), "{:?}", began.elapsed());
+}
+
+/// One that is gone is replaced at once, for what is in flight as well.
+#[tokio::test]
+async fn what_is_in_flight_goes_to_another_replica_when_the_chosen_one_is_gone() {
+    let fake = Fake::new();
+    let client = fake.client(quiet()).await;
+    fake.lock().hold = true;
+    let pending = client.submit(&root(), mkdir("a")).await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    let chosen = fake.chosen();
+    fake.disconnect(chosen);
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    assert_ne!(fake.chosen(), chosen);
+    fake.release(|_| {});
+    assert!(pending.await.is_ok());
+}

@@ -1,13 +1,13 @@
 //! Seeds, roles, secret and public keys, and the one rule for signatures.
 //!
-//! Invariant: a signature is accepted only by `verify_strict` under a public key in canonical form that
+//! Invariant: a signature is accepted only by the rule of `verify_strict` under a public key in canonical form that
 //! is not of small order, so every correct party reaches the same verdict on every crafted signature.
 //! Secrets are wiped when dropped and never printed.
 
 use std::fmt;
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use ed25519_dalek::Signer as _;
+use ed25519_dalek::{Signer as _, Verifier as _};
 use zeroize::Zeroizing;
 
 use crate::hash::{HexError, array_from_hex};
@@ -19,6 +19,31 @@ pub const SECRET_BYTES: usize = 32;
 pub const PUBLIC_KEY_BYTES: usize = 32;
 /// Bytes in a signature: R, then s (RFC 8032).
 pub const SIGNATURE_BYTES: usize = 64;
+
+/// The y coordinates of the eight points of small order, in canonical form: of order 4, 1, 2, 8 and 8.
+#[rustfmt::skip]
+const SMALL_ORDER_Y: [[u8; 32]; 5] = [
+    [
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+    ],
+    [
+        0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+    ],
+    [
+        0xec, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+        0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f,
+    ],
+    [
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0,
+        0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+    ],
+    [
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f,
+        0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+    ],
+];
 
 /// What a derived key is for. One key serves one role.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -216,14 +241,23 @@ impl ParsedKey {
         PublicKey(self.0.to_bytes())
     }
 
-    /// The signature rule: `verify_strict`, which refuses s >= L, R of small order or not canonical,
-    /// and uses the equation without cofactor.
+    /// The signature rule: that of `verify_strict`, which refuses s >= L, R of small order or not canonical,
+    /// and uses the equation without cofactor. Its verdict is reached without decompressing R (ADR 9):
+    /// `verify` compares R with the canonical form of the point that it computes, so only a canonical R is
+    /// left, and whether that one is of small order can be seen from its bytes.
     ///
     /// # Errors
     /// [`SignatureError::Invalid`] if the signature does not hold.
     pub fn verify_bytes(&self, message: &[u8], signature: &Signature) -> Result<(), SignatureError> {
         let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
-        self.0.verify_strict(message, &signature).map_err(|_| SignatureError::Invalid)
+        let mut y = *signature.r_bytes();
+        if let Some(last) = y.last_mut() {
+            *last &= 0x7f;
+        }
+        if SMALL_ORDER_Y.contains(&y) {
+            return Err(SignatureError::Invalid);
+        }
+        self.0.verify(message, &signature).map_err(|_| SignatureError::Invalid)
     }
 }
 

@@ -155,6 +155,54 @@ fn cr1_small_order_r_is_refused() {
     }
 }
 
+/// Hazard CR1, ADR 9: where the plain equation holds with an R of small order, and for R and s changed in any
+/// bit, the verdict is that of `verify_strict`.
+#[test]
+fn cr1_the_verdict_is_that_of_verify_strict() {
+    let secret = scalar(5);
+    let (mut plain, mut refused) = (0, 0);
+    for torsion in EIGHT_TORSION {
+        let point = ED25519_BASEPOINT_POINT * secret + torsion;
+        let Ok(parsed) = key_of(point).parse() else { continue };
+        let dalek = ed25519_dalek::VerifyingKey::from_bytes(point.compress().as_bytes()).unwrap();
+        let mut compare = |message: &[u8], signature: &Signature| {
+            let bytes = ed25519_dalek::Signature::from_bytes(&signature.0);
+            let strict = dalek.verify_strict(message, &bytes).is_ok();
+            assert_eq!(parsed.verify_bytes(message, signature).is_ok(), strict);
+            let lax = ed25519_dalek::Verifier::verify(&dalek, message, &bytes).is_ok();
+            plain += usize::from(lax);
+            refused += usize::from(lax && !strict);
+        };
+        for r in EIGHT_TORSION {
+            for message in 0..32_u8 {
+                // R of small order, s = k a: holds when k times the key's torsion happens to be -R.
+                compare(&[message], &sign_with_torsion(secret, point, Scalar::ZERO, r, &[message]));
+            }
+        }
+        let honest = sign_with_torsion(secret, point, scalar(9), EdwardsPoint::default(), b"m");
+        for bit in 0..512 {
+            let mut changed = honest;
+            changed.0[bit / 8] ^= 1 << (bit % 8);
+            compare(b"m", &changed);
+        }
+        compare(b"m", &honest);
+        // The identity and the point of order 2 in forms that are not canonical: y = 1 with a sign, y = p + 1.
+        for (first, last) in [(1, 0x80), (0xee, 0x7f), (0xee, 0xff), (0xec, 0xff)] {
+            let mut r = if first == 1 { [0; 32] } else { [0xff; 32] };
+            (r[0], r[31]) = (first, last);
+            let s = challenge(&r, &point.compress().to_bytes(), b"m") * secret;
+            let mut odd = Signature([0; 64]);
+            odd.0[..32].copy_from_slice(&r);
+            odd.0[32..].copy_from_slice(&s.to_bytes());
+            compare(b"m", &odd);
+        }
+    }
+    assert!(
+        refused > 100 && plain > refused,
+        "{plain} hold in the plain equation, {refused} of them refused"
+    );
+}
+
 #[test]
 fn cr2_small_order_keys_are_refused() {
     for torsion in EIGHT_TORSION {

@@ -354,6 +354,9 @@ pub struct BenchLeaderCrashArgs {
     /// Client sessions that share them.
     #[arg(long, default_value_t = 4)]
     pub sessions: usize,
+    /// Write PREFIX.md and PREFIX.json besides.
+    #[arg(long, value_name = "PREFIX")]
+    pub out: Option<PathBuf>,
 }
 
 /// `quorate bench faults`.
@@ -366,18 +369,24 @@ pub struct BenchFaultsArgs {
     /// Replicas: with 4 one is faulty, with 7 two are. Default: both.
     #[arg(long, value_delimiter = ',', default_values_t = [4, 7])]
     pub replicas: Vec<usize>,
-    /// Runs with each attack, and as many without.
+    /// Runs with each attack; each stands between two without.
     #[arg(long, default_value_t = 2)]
     pub rounds: usize,
     /// Seconds of each run.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 2)]
     pub seconds: u64,
+    /// Leaders that are killed at the end for the time line of a crash; 0 leaves it out.
+    #[arg(long, default_value_t = 5)]
+    pub kills: usize,
     /// Operations in flight.
     #[arg(long, default_value_t = 512)]
     pub concurrency: usize,
     /// Client sessions that share them.
     #[arg(long, default_value_t = 4)]
     pub sessions: usize,
+    /// Write PREFIX.md and PREFIX.json besides.
+    #[arg(long, value_name = "PREFIX")]
+    pub out: Option<PathBuf>,
     /// How to print it: a table in Markdown, or JSON.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub output: Output,

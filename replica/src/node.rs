@@ -17,7 +17,7 @@ use crate::history::History;
 use crate::keeper::StateKeeper;
 use crate::refusals::Refusals;
 use crate::verifier::RememberingVerifier;
-use quorate_consensus::{Effect, Input, Monotonic, Replica, Token};
+use quorate_consensus::{Effect, Input, Monotonic, Replica, Status, Token};
 use quorate_crypto::{Certificate, Hash};
 use quorate_execution::{Executed, State};
 use quorate_protocol::record::Record;
@@ -212,7 +212,13 @@ impl Node {
 
     pub(crate) fn take_in(&mut self, input: Input) {
         let wall = self.wall();
+        let standing = |status: &Status| (status.view, status.entered, status.suspects);
+        let before = standing(&self.consensus.status());
         let effects = self.consensus.step(self.now(), wall, input);
+        let status = self.consensus.status();
+        if standing(&status) != before {
+            tell_view(&status);
+        }
         for effect in effects {
             self.perform(effect);
         }
@@ -249,6 +255,15 @@ impl Node {
                 self.peers.broadcast(&PeerMessage::Votes(votes));
             }
         }
+    }
+}
+
+/// Says who leads now, and why the leader is suspected: rare, and what an operator looks for first.
+fn tell_view(status: &Status) {
+    let Status { view, entered, leader, committed, suspects, .. } = *status;
+    match suspects {
+        Some(reason) => tracing::info!(view, leader, committed, ?reason, "the leader is suspected"),
+        None => tracing::info!(view, entered, leader, committed, "a view"),
     }
 }
 

@@ -258,7 +258,7 @@ impl World {
                     self.oracle.view_opened(from, message)?;
                 }
             }
-            PeerMessage::Suspect(suspect) => self.marks.hit(match suspect.reason {
+            PeerMessage::Suspect(suspect) if self.behaviour(from).is_none() => self.marks.hit(match suspect.reason {
                 Suspicion::Restarted => Mark::SuspectRestarted,
                 Suspicion::Revoked => Mark::SuspectRevoked,
                 Suspicion::Monitor => Mark::SuspectMonitor,
@@ -267,7 +267,7 @@ impl World {
             }),
             PeerMessage::Resign(_) => self.marks.hit(Mark::Resign),
             PeerMessage::Batches(_) => self.marks.hit(Mark::BatchesFetched),
-            PeerMessage::Forward(_) => self.marks.hit(Mark::Forwarded),
+            PeerMessage::Forward(_) if self.behaviour(from).is_none() => self.marks.hit(Mark::Forwarded),
             _ => {}
         }
         Ok(())

@@ -32,6 +32,8 @@ pub enum Ground {
     Steady(Attack),
     /// An attack, which must have been met once in so many seeds.
     Met(Attack, Mark),
+    /// The same of nothing but the attack.
+    MetSteady(Attack, Mark),
     /// Time-outs shorter than a round.
     Impatient,
 }
@@ -63,7 +65,7 @@ impl Ground {
         match self {
             Self::Seeds => Plan::new(seed),
             Self::Attack(attack) | Self::Met(attack, _) => attack.plan(seed),
-            Self::Steady(attack) => attack.steady_plan(seed),
+            Self::Steady(attack) | Self::MetSteady(attack, _) => attack.steady_plan(seed),
             Self::Impatient => attack::impatient(seed),
         }
     }
@@ -80,7 +82,7 @@ const fn of_protocol(mutant: quorate_consensus::mutant::Mutant) -> Ground {
         Protocol::SuspicionAlone | Protocol::JoinAlone => Ground::Steady(Attack::Storm),
         Protocol::TimeUnchecked => Ground::Attack(Attack::Mistime),
         Protocol::EnvelopesUnchecked => Ground::Attack(Attack::Mispropose),
-        Protocol::MonitorOff => Ground::Met(Attack::SlowLeader, Mark::SuspectMonitor),
+        Protocol::MonitorOff => Ground::MetSteady(Attack::SlowLeader, Mark::SuspectMonitor),
         Protocol::ForwardOff => Ground::Met(Attack::Withhold, Mark::Forwarded),
         Protocol::EvidenceOff => Ground::Met(Attack::Echo, Mark::Evidence),
         Protocol::BackOffOff => Ground::Impatient,
@@ -95,6 +97,9 @@ impl fmt::Display for Ground {
             Self::Attack(attack) => write!(formatter, "attack {attack:?}"),
             Self::Steady(attack) => write!(formatter, "attack {attack:?}, steady"),
             Self::Met(attack, mark) => write!(formatter, "attack {attack:?}, which leads to {mark:?}"),
+            Self::MetSteady(attack, mark) => {
+                write!(formatter, "attack {attack:?}, steady, which leads to {mark:?}")
+            }
             Self::Impatient => formatter.write_str("time-outs shorter than a round"),
         }
     }
@@ -111,7 +116,7 @@ pub fn hunt(mutant: Mutant, most: u64) -> Option<Caught> {
             return Some(Caught { seeds: seed + 1, rule: rule(&failure) });
         }
         marks.merge(&outcome.marks);
-        if let Ground::Met(attack, mark) = ground
+        if let Ground::Met(attack, mark) | Ground::MetSteady(attack, mark) = ground
             && seed + 1 == PROOF_SEEDS
         {
             let unmet = marks.count(mark) == 0;

@@ -288,9 +288,12 @@ async fn write_submissions(connection: Connection, submissions: Arc<Outbox>) -> 
             frames = submissions.take().await;
         }
     };
-    // While nothing is submitted, only this tells of the end.
+    // While nothing is submitted, only these tell of the end.
     tokio::select! {
         error = connection.closed() => Err(io::Error::from(error).into()),
+        () = crate::pulse::refused(&connection) => {
+            Err(io::Error::new(io::ErrorKind::ConnectionRefused, "nobody listens on its port").into())
+        }
         ended = write => ended,
     }
 }

@@ -30,6 +30,9 @@ use crate::tally::Tally;
 const COMMANDS_PER_TURN: usize = 256;
 /// Events that the task takes before it looks at anything else.
 const EVENTS_PER_TURN: usize = 256;
+/// Times in a row that results had to be fetched because the replica that was to send them did not, after which
+/// another one is to.
+const MISSES_MAX: u32 = 2;
 /// Replies of replicas on their way to the task.
 const REPLIES_MAX: usize = 1024;
 /// Wait before a principal that was refused tries to register again.
@@ -68,9 +71,11 @@ pub(super) struct Task {
     closing: Option<(Instant, Vec<oneshot::Sender<()>>)>,
     /// Registrations that failed one after the other.
     failures: u32,
-    /// Who is asked to send results. Kept as long as it delivers: a replica remembers one choice for the
-    /// whole session.
+    /// Who is asked to send results. Kept as long as it delivers and does not lie: a replica remembers one
+    /// choice for the whole session.
     chosen: Option<ReplicaIndex>,
+    /// How often in a row it did not deliver.
+    misses: u32,
     /// Whom to ask next when the chosen one did not deliver.
     rotation: usize,
 }
@@ -94,6 +99,7 @@ impl Task {
             closing: None,
             failures: 0,
             chosen: None,
+            misses: 0,
             rotation: 0,
         }
     }
@@ -271,24 +277,49 @@ impl Task {
         match event {
             Event::Connected(replica) => {
                 // What was submitted before may be lost, and so are the notices about it.
-                if self.chosen.is_none_or(|chosen| !self.core.replicas.connected(chosen)) {
-                    self.chosen = Some(replica);
+                if self.chosen.is_none() {
+                    self.chosen = self.core.order().first().copied();
                 }
-                let results = self.chosen == Some(replica);
-                for envelope in self.pipeline.in_flight() {
-                    // The link reports when it is lost again.
-                    let _ = self.core.replicas.submit(replica, envelope, results);
-                }
+                self.submit_again(replica);
             }
             Event::Disconnected(replica) => {
                 if self.chosen == Some(replica) {
-                    self.chosen = None;
+                    self.replace_chosen();
                 }
             }
             Event::Notice(replica, notice) => match *notice {
                 Notice::Commits(votes) => votes.iter().for_each(|vote| self.vote(replica, vote)),
-                Notice::Results(results) => self.results(replica, results),
+                Notice::Results(results) => {
+                    if self.chosen == Some(replica) {
+                        self.misses = 0;
+                    }
+                    self.results(replica, results);
+                }
             },
+        }
+    }
+
+    /// Everything in flight once more to one replica.
+    fn submit_again(&self, replica: ReplicaIndex) {
+        let results = self.chosen == Some(replica);
+        for envelope in self.pipeline.in_flight() {
+            // The link reports when it is lost again.
+            let _ = self.core.replicas.submit(replica, envelope, results);
+        }
+    }
+
+    /// The one that was chosen to send results is gone, lies or is silent: another one is to send them, those of
+    /// what is in flight included.
+    fn replace_chosen(&mut self) {
+        self.choose_another();
+        self.chosen.into_iter().for_each(|chosen| self.submit_again(chosen));
+    }
+
+    /// What was asked of another replica settled what the chosen one should have sent long before.
+    fn missed(&mut self) {
+        self.misses = self.misses.saturating_add(1);
+        if self.misses >= MISSES_MAX {
+            self.replace_chosen();
         }
     }
 
@@ -335,7 +366,13 @@ impl Task {
         let time = self.time();
         let present = self.pipeline.session();
         match told {
-            Told::Results(from, results) => self.results(from, *results),
+            Told::Results(from, results) => {
+                let before = self.pipeline.in_flight().count();
+                self.results(from, *results);
+                if self.chosen != Some(from) && self.pipeline.in_flight().count() < before {
+                    self.missed();
+                }
+            }
             // Of a session that is over: its numbers are used again.
             Told::Refused(_, (session, _), ..) | Told::Row((session, _), _) if session != present => {}
             Told::Refused(from, (_, first), refusal, text) => {
@@ -399,7 +436,7 @@ impl Task {
     /// To the leader and, in a cluster that is small enough or on a retry, to all; one of them is asked for
     /// the results.
     fn send(&mut self, envelope: &Arc<Envelope>, attempt: u32) {
-        if attempt > 0 {
+        if attempt > 0 || self.chosen.is_some_and(|chosen| self.core.is_barred(chosen)) {
             self.choose_another();
         }
         let order = self.core.order();
@@ -420,13 +457,19 @@ impl Task {
         }
     }
 
-    /// The one that was chosen to send results did not: the next best one is.
+    /// The one that was chosen to send results did not: the next best one is, of those that are linked and were
+    /// not caught lately, or of all others.
     fn choose_another(&mut self) {
+        self.misses = 0;
         self.rotation = self.rotation.wrapping_add(1);
-        let order = self.core.order();
-        let others: Vec<_> = order.into_iter().filter(|replica| Some(*replica) != self.chosen).collect();
-        let index = self.rotation.checked_rem(others.len()).unwrap_or_default();
-        self.chosen = others.get(index).copied();
+        let mut others = self.core.order();
+        others.retain(|replica| Some(*replica) != self.chosen);
+        let usable =
+            |replica: &ReplicaIndex| self.core.replicas.connected(*replica) && !self.core.is_barred(*replica);
+        // In order, so that the usable ones come first.
+        let count = others.iter().filter(|replica| usable(replica)).count();
+        let index = self.rotation.checked_rem(if count > 0 { count } else { others.len() });
+        self.chosen = index.and_then(|index| others.get(index)).copied();
     }
 
     fn fetch(&mut self, first: u64, attempt: u32) {

@@ -163,6 +163,22 @@ impl Fake {
         Client::with_replicas(self.cluster_file(), principal, options, Arc::new(link)).await
     }
 
+    /// Who is to send the results of what is held.
+    pub fn chosen(&self) -> usize {
+        let inner = self.lock();
+        let digest = inner.held.last().expect("something is held").body.digest();
+        let chosen = inner.submitted[&digest].iter().rev().find(|(.., results)| *results);
+        usize::from(chosen.expect("somebody is to send them").1)
+    }
+
+    /// The links to a replica break, and it answers nothing more.
+    pub fn disconnect(&self, replica: usize) {
+        let mut inner = self.lock();
+        inner.behaviour[replica].silent = true;
+        let index = ReplicaIndex::try_from(replica).unwrap();
+        inner.links.iter().for_each(|link| _ = link.try_send(Event::Disconnected(index)));
+    }
+
     /// Executes what was held, in the order given by `order`.
     pub fn release(&self, order: impl FnOnce(&mut Vec<Envelope>)) {
         let mut inner = self.lock();

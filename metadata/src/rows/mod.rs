@@ -40,9 +40,7 @@ pub trait Row: BorshSerialize + BorshDeserialize {
 
     /// The value's bytes: [`ROW_VERSION`], then borsh.
     fn to_value(&self) -> Value {
-        let mut bytes = vec![ROW_VERSION];
-        bytes.extend_from_slice(&quorate_crypto::encode(self));
-        bytes.into()
+        quorate_crypto::encode(&(ROW_VERSION, self)).into()
     }
 
     /// Reads a value.
