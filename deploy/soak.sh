@@ -205,8 +205,8 @@ for part in "$@"; do
       [ -n "$debug" ] && [ "$debug" = "$release" ]
       say "seeds ${SOAK_SEEDS:=0..300000} of the simulator"
       # A build that takes minutes, for hours that become shorter.
-      cargo build --quiet --locked --profile long -p quorate-sim --features probes
-      "${programs%/release}/long/quorate-sim" run --seeds "$SOAK_SEEDS" --jobs "$(nproc)" --complete \
+      cargo build --quiet --locked --profile dist -p quorate-sim --features probes
+      "${programs%/release}/dist/quorate-sim" run --seeds "$SOAK_SEEDS" --jobs "$(nproc)" --complete \
         --ledger docs/simulator-ledger.md
       ;;
     tree) smaller_tree; in_a_mount undisturbed 'the tree: cp -a, diff -r, git, rm -r' ;;

@@ -258,13 +258,15 @@ impl World {
                     self.oracle.view_opened(from, message)?;
                 }
             }
-            PeerMessage::Suspect(suspect) if self.behaviour(from).is_none() => self.marks.hit(match suspect.reason {
-                Suspicion::Restarted => Mark::SuspectRestarted,
-                Suspicion::Revoked => Mark::SuspectRevoked,
-                Suspicion::Monitor => Mark::SuspectMonitor,
-                Suspicion::Disconnected => Mark::SuspectDisconnected,
-                Suspicion::Timeout | Suspicion::Fault => Mark::SuspectTimeout,
-            }),
+            PeerMessage::Suspect(suspect) if self.behaviour(from).is_none() => {
+                self.marks.hit(match suspect.reason {
+                    Suspicion::Restarted => Mark::SuspectRestarted,
+                    Suspicion::Revoked => Mark::SuspectRevoked,
+                    Suspicion::Monitor => Mark::SuspectMonitor,
+                    Suspicion::Disconnected => Mark::SuspectDisconnected,
+                    Suspicion::Timeout | Suspicion::Fault => Mark::SuspectTimeout,
+                })
+            }
             PeerMessage::Resign(_) => self.marks.hit(Mark::Resign),
             PeerMessage::Batches(_) => self.marks.hit(Mark::BatchesFetched),
             PeerMessage::Forward(_) if self.behaviour(from).is_none() => self.marks.hit(Mark::Forwarded),
