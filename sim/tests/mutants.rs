@@ -2,7 +2,6 @@
 //!
 //! Invariant: nothing here depends on the machine.
 
-use quorate_sim::plan::Plan;
 use quorate_sim::run::run_plan;
 use quorate_sim::trace::Story;
 
@@ -32,6 +31,7 @@ mod broken {
     use super::*;
     use quorate_sim::hunt::{Ground, hunt};
     use quorate_sim::mutant::Mutant;
+    use quorate_sim::plan::Plan;
 
     /// Every breakage is caught within this many seeds.
     const SEEDS: u64 = 1000;
