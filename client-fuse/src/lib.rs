@@ -22,6 +22,7 @@ mod operations;
 mod options;
 mod reading;
 mod releases;
+mod remembered;
 mod shared;
 mod sleep;
 mod writing;

@@ -118,6 +118,7 @@ pub fn mount(
         failures: AtomicU64::default(),
         totals: Mutex::default(),
         root: Mutex::default(),
+        remembered: crate::remembered::Remembered::default(),
         pulse: Pulse::default(),
     });
     crate::reading::keep_granted(&shared);

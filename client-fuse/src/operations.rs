@@ -295,16 +295,14 @@ impl Shared {
             // As with its attributes: `df` opens what it is asked about. A listing still waits.
             Some(known) if self.permits(credential, &known, libc::R_OK) => {
                 match tokio::time::timeout(PATIENCE_WITHOUT_QUORUM, asked).await {
-                    Ok(answer) => answer?,
+                    Ok(answer) => answer,
                     Err(_) => return Ok(self.files.open_directory(ino, credential.clone(), None)),
                 }
             }
-            _ => asked.await?,
+            _ => asked.await,
         };
-        match answer {
-            Answer::Directory(page) => Ok(self.files.open_directory(ino, credential.clone(), Some(page))),
-            _ => Err(libc::EIO),
-        }
+        let page = self.remembered.page(ino, false, answer.and_then(page_of))?;
+        Ok(self.files.open_directory(ino, credential.clone(), Some(page)))
     }
 
     /// Entries after a cookie, until `take` has enough.
@@ -346,13 +344,10 @@ impl Shared {
         let query = Query::Directory { ino: directory.ino, after, limit: PAGE_ENTRIES, attributes: false };
         let seen = directory.seen.load(Ordering::Relaxed);
         let freshness = if seen { Freshness::Floor } else { Freshness::Linearizable };
-        match self.read(&directory.credential, query, freshness).await? {
-            Answer::Directory(page) => {
-                directory.seen.store(true, Ordering::Relaxed);
-                Ok(page)
-            }
-            _ => Err(libc::EIO),
-        }
+        let answer = self.read(&directory.credential, query, freshness).await;
+        let page = self.remembered.page(directory.ino, true, answer.and_then(page_of))?;
+        directory.seen.store(true, Ordering::Relaxed);
+        Ok(page)
     }
 
     /// `statfs`: from a replica if that is quick, else what was known last.
@@ -381,6 +376,10 @@ pub fn learn(mount: &Mount) {
             let _ = mount.root_attributes(&root).await;
         }
     });
+}
+
+fn page_of(answer: Answer) -> Outcome<DirectoryPage> {
+    if let Answer::Directory(page) = answer { Ok(page) } else { Err(libc::EIO) }
 }
 
 /// Whether a page that was asked with cookie `asked` holds what comes right after `after`.

@@ -172,8 +172,9 @@ impl Shared {
         if self.options.read_only {
             return Ok(());
         }
+        // It was permitted when it was opened; what the mode says now is another matter.
         let mode = OpenMode { truncate: false, ..file.mode };
-        let body = OperationBody::Open { ino: file.inode.ino, mode };
+        let body = OperationBody::Reopen { ino: file.inode.ino, mode };
         let (_, _, session) = self.execute_for_grant(&file.credential, body).await?;
         // That of a session which is over went with it.
         let session = session.ok_or(libc::EBADF)?;

@@ -6,6 +6,7 @@
 use crate::files::Files;
 use crate::options::MountOptions;
 use crate::releases::Releases;
+use crate::remembered::{Remembered, parent_of};
 use crate::sleep::Pulse;
 use quorate_client::{Client, ClientError, Freshness, Step};
 use quorate_metadata::Answer;
@@ -19,6 +20,8 @@ use tokio::runtime::Handle;
 
 /// How long a question waits that has something to say without an answer.
 pub const PATIENCE_WITHOUT_QUORUM: Duration = Duration::from_millis(500);
+/// How often an operation is begun anew that was not executed because its session ended.
+const SESSIONS_MAX: u32 = 4;
 /// The root's inode number (rule S1).
 pub const ROOT: Ino = 1;
 
@@ -47,6 +50,8 @@ pub struct Shared {
     pub totals: Mutex<Option<quorate_metadata::rows::Totals>>,
     /// The last attributes of the root, which `df` looks at before.
     pub root: Mutex<Option<Attributes>>,
+    /// Directories that may be gone while the kernel has them.
+    pub remembered: Remembered,
     /// When it was awake.
     pub pulse: Pulse,
 }
@@ -69,24 +74,45 @@ pub fn entropy() -> Outcome<Entropy> {
 impl Shared {
     /// Does one operation.
     pub async fn execute(&self, credential: &Credential, body: OperationBody) -> Outcome<Reply> {
+        self.execute_in(credential, body).await.map(|(reply, _)| reply)
+    }
+
+    /// Does one operation, under the next session if that which it was queued in ended before it was executed.
+    /// Returns the session that it was queued in as well; zeros if there was none.
+    async fn execute_in(&self, credential: &Credential, body: OperationBody) -> Outcome<(Reply, SessionId)> {
         if self.options.read_only {
             return Err(libc::EROFS);
         }
         self.wake().await;
-        let releases = self.releases.take(self.client.session());
+        let mut left = SESSIONS_MAX;
+        loop {
+            let session = self.client.session();
+            match self.attempt(credential, body.clone(), session).await {
+                Ok(reply) => return Ok((reply, session)),
+                Err(ClientError::SessionLost { sent: false }) if left > 0 => left -= 1,
+                Err(error) => return Err(errno(&error)),
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        credential: &Credential,
+        body: OperationBody,
+        session: SessionId,
+    ) -> Result<Reply, ClientError> {
+        let releases = self.releases.take(session);
         if releases.is_empty() {
-            return self.client.execute_to_end(credential, body).await.map_err(|error| errno(&error));
+            return self.client.execute_to_end(credential, body).await;
         }
         // One envelope, one certificate for all of them. Nobody waits for the releases.
         let mut steps = releases.steps();
         steps.push(Step::new(body.clone()));
-        let pending = self.client.submit_many(credential, steps).await.map_err(|error| errno(&error))?.pop();
+        let pending = self.client.submit_many(credential, steps).await?.pop();
         releases.sent();
-        match pending.ok_or(libc::EIO)?.await {
-            Ok(Reply::Continue) => {
-                self.client.execute_to_end(credential, body).await.map_err(|error| errno(&error))
-            }
-            result => result.map_err(|error| errno(&error)),
+        match pending.ok_or(ClientError::Closed)?.await? {
+            Reply::Continue => self.client.execute_to_end(credential, body).await,
+            reply => Ok(reply),
         }
     }
 
@@ -97,8 +123,13 @@ impl Shared {
         credential: &Credential,
         body: OperationBody,
     ) -> Outcome<(Attributes, bool, Option<SessionId>)> {
-        let before = self.client.session();
-        let (attributes, created) = self.execute_for_inode(credential, body).await?;
+        let parent = parent_of(&body);
+        let done = self.execute_in(credential, body).await;
+        let (reply, before) = match parent {
+            Some(parent) => self.remembered.within(parent, done)?,
+            None => done?,
+        };
+        let Reply::Inode { attributes, created } = reply else { return Err(libc::EIO) };
         let after = self.client.session();
         // Without a session, an operation waits for the next one.
         let certain = after != SessionId::ZERO && (before == after || before == SessionId::ZERO);
@@ -111,8 +142,17 @@ impl Shared {
         credential: &Credential,
         body: OperationBody,
     ) -> Outcome<(Attributes, bool)> {
-        match self.execute(credential, body).await? {
-            Reply::Inode { attributes, created } => Ok((attributes, created)),
+        let parent = parent_of(&body);
+        let done = self.execute(credential, body).await;
+        let reply = match parent {
+            Some(parent) => self.remembered.within(parent, done)?,
+            None => done?,
+        };
+        match reply {
+            Reply::Inode { attributes, created } => {
+                self.remembered.note(&attributes);
+                Ok((attributes, created))
+            }
             _ => Err(libc::EIO),
         }
     }
@@ -155,7 +195,8 @@ impl Shared {
 
     /// The attributes of an inode, with what is dirty here.
     pub async fn attributes(&self, credential: &Credential, ino: Ino) -> Outcome<Attributes> {
-        self.attributes_by(credential, Query::Attributes { ino }, Freshness::Floor).await
+        let found = self.attributes_by(credential, Query::Attributes { ino }, Freshness::Floor).await;
+        self.remembered.attributes(ino, found)
     }
 
     /// The attributes of the root. While the cluster does not answer, those that were known last: `df` and its
@@ -182,7 +223,11 @@ impl Shared {
 
     /// What a name names, linearizable.
     pub async fn lookup(&self, credential: &Credential, parent: Ino, name: Name) -> Outcome<Attributes> {
-        self.attributes_by(credential, Query::Lookup { parent, name }, Freshness::Linearizable).await
+        let query = Query::Lookup { parent, name };
+        let found = self.attributes_by(credential, query, Freshness::Linearizable).await;
+        let found = self.remembered.within(parent, found)?;
+        self.remembered.note(&found);
+        Ok(found)
     }
 
     /// Lays local size and time over attributes of a file that is dirty here.

@@ -176,7 +176,7 @@ impl Shared {
 
 /// Whether the failure may come from a grant that went with its session.
 fn grant_is_gone(error: &ClientError) -> bool {
-    matches!(error, ClientError::SessionLost) || errno(error) == libc::EBADF
+    matches!(error, ClientError::SessionLost { .. }) || errno(error) == libc::EBADF
 }
 
 /// Writes back what grows old, as long as the mount lives.

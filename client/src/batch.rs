@@ -33,12 +33,9 @@ impl Waiter {
         Self { done: Some(done), deadline }
     }
 
-    /// Answers, if that was not done before.
-    pub(crate) fn answer(&mut self, result: Result<Reply, ClientError>) {
-        if let Some(done) = self.done.take() {
-            // Fails only when the caller does not want to know any more.
-            let _ = done.send(result);
-        }
+    /// Answers, if that was not done before. Whether the caller still wants to know.
+    pub(crate) fn answer(&mut self, result: Result<Reply, ClientError>) -> bool {
+        self.done.take().is_some_and(|done| done.send(result).is_ok())
     }
 
     /// The deadline, while no answer was given.

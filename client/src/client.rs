@@ -84,7 +84,8 @@ pub struct Certified {
     pub header: Header,
 }
 
-/// The result of an operation that is queued. Dropping it does not take the operation back.
+/// The result of an operation that is queued. Dropping it does not take the operation back; a grant that it takes
+/// then is given back.
 #[derive(Debug)]
 pub struct Pending(pub(crate) oneshot::Receiver<Result<Reply, ClientError>>);
 

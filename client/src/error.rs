@@ -26,7 +26,8 @@ pub enum ClientError {
     ///
     /// For an operation with `sent` the outcome is **unknown**: its envelope was on its way and may still
     /// be executed, until a committed batch time beyond the envelope's `valid_until` has been seen
-    /// (rule R8); the client keeps following it, and no later operation of the session overtakes it. With
+    /// (rule R8); the client keeps following it, gives back the grant that it may have taken, and no later operation of the
+    /// session overtakes it. With
     /// `sent` false, and for a read, nothing happened and nothing will.
     #[error("no answer within the deadline")]
     Deadline {
@@ -41,10 +42,16 @@ pub enum ClientError {
         /// Q, or 1 for what a single replica can prove.
         needed: usize,
     },
-    /// The session ended (expired or closed) before a verdict: grants and locks are gone, the operation's
-    /// outcome is unknown. The client has a fresh session by now or is getting one.
-    #[error("the session was lost; the outcome of the operation is unknown")]
-    SessionLost,
+    /// The session ended (expired or closed) before a verdict: grants and locks are gone. The client has a fresh
+    /// session by now or is getting one.
+    ///
+    /// For an operation with `sent` the outcome is **unknown**. With `sent` false it was not executed and never
+    /// will be: it may be called again.
+    #[error("the session was lost")]
+    SessionLost {
+        /// Whether the operation may have been executed.
+        sent: bool,
+    },
     /// Replicas decline the request itself; repeating it is pointless.
     #[error("refused ({refusal:?}): {text}")]
     Refused {
@@ -87,6 +94,6 @@ impl ClientError {
     /// Whether the operation may have been, or may still be, executed although the call failed.
     #[must_use]
     pub fn outcome_unknown(&self) -> bool {
-        matches!(self, Self::Deadline { sent: true } | Self::SessionLost | Self::Closed)
+        matches!(self, Self::Deadline { sent: true } | Self::SessionLost { sent: true } | Self::Closed)
     }
 }

@@ -5,6 +5,9 @@
 //! used again; an envelope is sent byte-identical until its fate is certified; a result reaches its caller
 //! only from a header that is known to be committed; a gap is never final (rules R3, R8).
 
+mod loss;
+mod orphans;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +31,8 @@ use crate::options::{
 };
 use crate::trust::Trust;
 
+pub(crate) use loss::SessionAt;
+
 /// Results of one envelope under different uncertified headers that are kept at once.
 pub(crate) const CANDIDATES_MAX: usize = 8;
 
@@ -46,15 +51,6 @@ pub(crate) enum Action {
     /// The envelope that starts at `first` gets no answer: ask for the session's row, as somebody whom the
     /// envelope acts as, and call [`Pipeline::resolve`].
     Resolve { first: u64, credential: Credential },
-}
-
-/// What the session's row says at a certified height.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SessionAt {
-    /// The next sequence number; `None` when there is no such session, or it has ended.
-    pub(crate) next: Option<u64>,
-    /// The batch time of that height.
-    pub(crate) time: BatchTime,
 }
 
 /// What became of the session.
@@ -91,7 +87,9 @@ impl Flight {
     }
 
     fn answer_all(&mut self, error: &ClientError) {
-        self.waiters.iter_mut().for_each(|waiter| waiter.answer(Err(error.clone())));
+        for waiter in &mut self.waiters {
+            waiter.answer(Err(error.clone()));
+        }
     }
 }
 
@@ -112,6 +110,8 @@ pub(crate) struct Pipeline {
     session: SessionId,
     registered: bool,
     next: u64,
+    /// Once the session is known to have ended: the number from which on nothing was executed.
+    consumed: Option<u64>,
     waiting: VecDeque<Job>,
     flights: VecDeque<Flight>,
     /// When the last envelope of waiting operations was made.
@@ -136,6 +136,7 @@ impl Pipeline {
             session: Hash::ZERO,
             registered: false,
             next: 0,
+            consumed: None,
             waiting: VecDeque::new(),
             flights: VecDeque::new(),
             launched_at: now,
@@ -162,7 +163,7 @@ impl Pipeline {
 
     /// Starts a fresh session. What is pending is answered with `SessionLost`.
     pub(crate) fn register(&mut self, nonce: [u8; 32], valid_until: BatchTime, now: Instant) -> Action {
-        self.fail_all(&ClientError::SessionLost);
+        self.fail_lost();
         let key = self.signer.public();
         self.session = session_id(&self.cluster, &key, &nonce);
         self.registered = false;
@@ -365,6 +366,14 @@ impl Pipeline {
                 let action = self.reissue(position, now, batch_now);
                 (Fate::Lives, action.into_iter().collect())
             }
+            // It has ended: its row says what was executed before that.
+            SkipReason::UnknownSession if self.registered => {
+                let credential = flight.envelope.body.credentials.first().cloned();
+                let credential = credential.filter(|_| !std::mem::replace(&mut flight.resolving, true));
+                let first = flight.first();
+                let ask = credential.map(|credential| Action::Resolve { first, credential });
+                (Fate::Lives, ask.into_iter().collect())
+            }
             SkipReason::UnknownPrincipal => {
                 let text = "the cluster does not know this principal, or revoked it".to_owned();
                 (Fate::Refused(ClientError::Refused { refusal: Refusal::Denied, text }), Vec::new())
@@ -380,14 +389,26 @@ impl Pipeline {
     /// The envelope was executed: answers its callers.
     fn finish(&mut self, position: usize, results: &EnvelopeResults, now: Instant) -> Fate {
         let Some(mut flight) = self.flights.remove(position) else { return Fate::Lives };
-        for (waiter, result) in flight.waiters.iter_mut().zip(&results.results) {
-            waiter.answer(match result {
+        let body = &flight.envelope.body;
+        let mut orphans = Vec::new();
+        for ((waiter, result), operation) in
+            flight.waiters.iter_mut().zip(&results.results).zip(&body.operations)
+        {
+            let is_heard = waiter.answer(match result {
                 OperationResult::Done(reply) => Ok(reply.clone()),
                 OperationResult::Failed(errno) => Err(ClientError::Errno(*errno)),
                 // An executed envelope has no skipped operations.
                 OperationResult::Skipped(_) => Err(ClientError::Errno(EIO)),
             });
+            if !is_heard
+                && let OperationResult::Done(reply) = result
+                && let Some(credential) = body.credentials.get(usize::from(operation.credential))
+            {
+                let release = orphans::release_of(operation, reply);
+                orphans.extend(release.map(|release| (credential.clone(), release)));
+            }
         }
+        self.give_back(orphans);
         if self.flights.is_empty() {
             self.gather(flight.waiters.len(), now);
         }
@@ -411,40 +432,6 @@ impl Pipeline {
         let operations = body.operations.iter().zip(&flight.waiters).map(alive).collect();
         let content = (body.credentials.to_vec(), operations, flight.waiters);
         Some(self.send(body.first, self.valid_until(batch_now), content, now))
-    }
-
-    /// Acts on the session's row, which somebody read because the envelope that starts at `first` gets no
-    /// answer: replicas do not order what they would skip.
-    pub(crate) fn resolve(
-        &mut self,
-        first: u64,
-        row: SessionAt,
-        (now, batch_now): (Instant, BatchTime),
-    ) -> (Fate, Vec<Action>) {
-        let Some(position) = self.flights.iter().position(|flight| flight.first() == first) else {
-            return (Fate::Lives, Vec::new());
-        };
-        let Some(flight) = self.flights.get_mut(position) else { return (Fate::Lives, Vec::new()) };
-        flight.resolving = false;
-        let expired = row.time > flight.envelope.body.valid_until;
-        match row.next {
-            Some(next) if next > first => flight.fetch_at = Some(now),
-            Some(_) if expired => {
-                return (Fate::Lives, self.reissue(position, now, batch_now).into_iter().collect());
-            }
-            // A registration that is still on its way.
-            None if first == 0 && !expired => {}
-            None => return (Fate::Lost, Vec::new()),
-            Some(_) => {}
-        }
-        (Fate::Lives, Vec::new())
-    }
-
-    /// The question for the session's row had no answer: it may be asked again.
-    pub(crate) fn unresolved(&mut self, first: u64) {
-        if let Some(flight) = self.flights.iter_mut().find(|flight| flight.first() == first) {
-            flight.resolving = false;
-        }
     }
 
     /// A replica declines an envelope. When more decline than can be faulty, that is believed.
@@ -536,17 +523,6 @@ impl Pipeline {
             [Some(flight.retry_at), flight.fetch_at, waiters]
         });
         flights.flatten().chain(waiting).chain(self.follow_at()).min()
-    }
-
-    /// Answers everything that is pending with an error, and forgets it.
-    pub(crate) fn fail_all(&mut self, error: &ClientError) {
-        self.flights.drain(..).for_each(|mut flight| flight.answer_all(error));
-        self.waiting.drain(..).for_each(|mut job| job.waiter.answer(Err(error.clone())));
-    }
-
-    /// Answers with an error what waits and was not sent.
-    pub(crate) fn fail_waiting(&mut self, error: &ClientError) {
-        self.waiting.drain(..).for_each(|mut job| job.waiter.answer(Err(error.clone())));
     }
 }
 

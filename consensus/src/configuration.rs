@@ -80,13 +80,20 @@ pub struct PoolBounds {
     pub envelopes: usize,
     /// Encoded bytes, over all sessions.
     pub bytes: usize,
+    /// Envelopes of one principal's key; one that is larger than the pool's bytes allow for each counts for more.
+    pub envelopes_per_principal: usize,
     /// Envelopes of one session.
     pub envelopes_per_session: usize,
 }
 
 impl Default for PoolBounds {
     fn default() -> Self {
-        Self { envelopes: 65_536, bytes: 256 << 20, envelopes_per_session: 256 }
+        Self {
+            envelopes: 65_536,
+            bytes: 256 << 20,
+            envelopes_per_principal: 32_768,
+            envelopes_per_session: 256,
+        }
     }
 }
 
@@ -277,6 +284,7 @@ fn check_bounds(parameters: &Parameters) -> Result<(), ConfigurationError> {
         ("proposal.envelopes", (1..=ENVELOPES_PER_PROPOSAL_MAX).contains(&proposal.envelopes)),
         ("pool.envelopes", pool.envelopes > 0),
         ("pool.bytes", pool.bytes >= ENVELOPE_BYTES_MAX),
+        ("pool.envelopes_per_principal", pool.envelopes_per_principal > 0),
         ("pool.envelopes_per_session", pool.envelopes_per_session > 0),
         ("monitor.delay_min", monitor.delay_min > 0),
         ("monitor.wait_min", monitor.wait_min > 0),

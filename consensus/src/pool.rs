@@ -1,10 +1,13 @@
 //! Envelopes that wait to be committed, and their inclusion timers (rule R8).
 //!
-//! Invariants: the pool is bounded overall and per session; a session is known by (identifier, key), so
-//! nobody can occupy another's numbers; the timer of a session runs only while the envelope that its
-//! committed state admits next is here, and stops when any envelope consumes that number.
+//! Invariants: the pool is bounded overall, per principal's key and per session, and whoever holds less than
+//! others finds room (`room`); keys take turns, and in each key's turn its sessions do (`turns`); a session is
+//! known by (identifier, key), so nobody can occupy another's numbers; the timer of a session runs only while
+//! the envelope that its committed state admits next is here, and stops when any envelope consumes that number.
 
 mod inclusion;
+mod room;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,6 +21,8 @@ use crate::input::Monotonic;
 use crate::probe::{Probe, reached};
 use crate::replica::Replica;
 
+pub(crate) use turns::Room;
+
 /// A session, under the key that its envelopes name.
 pub(crate) type SessionKey = (SessionId, PublicKey);
 
@@ -28,7 +33,8 @@ fn key_of(envelope: &Envelope) -> SessionKey {
 #[derive(Clone, Debug)]
 struct Entry {
     envelope: Arc<Verified<Envelope>>,
-    bytes: usize,
+    /// What it takes up of the pool's bytes (`room`).
+    charge: usize,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -37,30 +43,59 @@ struct Session {
     next: u64,
     /// Number from which the leader has not proposed yet in this view; at or above `next`.
     projected: u64,
+    /// The first number from `next` on that no envelope here follows up to: what is above waits for a gap.
+    reach: u64,
+    /// Its place in the queue of its key, while the envelope at `projected` is here.
+    ticket: Option<u64>,
     /// Since when the envelope at `next` has been here.
     since: Option<Monotonic>,
+    /// Since when that envelope is due to be forwarded: from `since`, or later if it has to be once more.
+    pending: Monotonic,
     /// When that envelope was forwarded to the leader of the view at hand.
     forwarded: Option<Monotonic>,
-    /// How many requests have overtaken it since then.
+    /// How many requests of its own key have overtaken it since then.
     overtaken: u32,
     entries: BTreeMap<u64, Entry>,
 }
 
-/// Where an envelope would go.
-#[derive(Copy, Clone, Debug)]
-enum Place {
-    /// There is room.
-    Free,
-    /// It would take the place of its session's last envelope.
-    Of(u64),
+impl Session {
+    /// Follows up the envelopes from `next` on.
+    fn extend(&mut self) {
+        self.reach = self.reach.max(self.next);
+        while let Some(entry) = self.entries.get(&self.reach) {
+            self.reach = entry.envelope.value().next();
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.entries.contains_key(&self.projected)
+    }
+
+    /// Whether anything here waits for a number that is not here.
+    fn is_gapped(&self) -> bool {
+        self.entries.last_key_value().is_some_and(|(last, _)| *last >= self.reach)
+    }
 }
 
-/// What one proposal may take.
-#[derive(Copy, Clone, Debug)]
-pub(crate) struct Room {
-    pub envelopes: usize,
-    pub operations: usize,
-    pub bytes: usize,
+/// What is here under one key.
+#[derive(Clone, Debug, Default)]
+struct Owner {
+    /// Sessions with envelopes here.
+    sessions: usize,
+    /// What these take up together.
+    charge: usize,
+    /// Its place in the queue of keys, while any of its sessions is ready.
+    ticket: Option<u64>,
+    /// Sessions whose next envelope to propose is here, in the order of their turns.
+    queue: BTreeMap<u64, SessionId>,
+    /// Sessions with envelopes that wait for a gap.
+    gapped: BTreeSet<SessionId>,
+    /// Sessions whose next envelope the leader has not proposed and that was not forwarded, by since when.
+    unforwarded: BTreeSet<(Monotonic, SessionId)>,
+    /// Those whose was forwarded, by when.
+    victims: BTreeSet<(Monotonic, SessionId)>,
+    /// How many requests of other keys have overtaken the first of these, beyond their turns.
+    overtaken: u32,
 }
 
 /// The pool.
@@ -68,20 +103,23 @@ pub(crate) struct Room {
 pub(crate) struct Pool {
     bounds: PoolBounds,
     sessions: BTreeMap<SessionKey, Session>,
+    owners: BTreeMap<PublicKey, Owner>,
     envelopes: usize,
-    bytes: usize,
+    /// What all envelopes take up.
+    charge: usize,
     /// Sessions with a running timer, by its start.
     waiting: BTreeSet<(Monotonic, SessionKey)>,
-    /// Those of them whose envelope the leader of the view at hand has not proposed.
-    unproposed: BTreeSet<(Monotonic, SessionKey)>,
-    /// Those of these that were forwarded to that leader, by when.
-    victims: BTreeSet<(Monotonic, SessionKey)>,
-    /// Sessions whose next envelope to propose is here.
-    ready: BTreeSet<SessionKey>,
+    /// Keys by what they take up.
+    loads: BTreeSet<(usize, PublicKey)>,
+    /// Keys by the first of their sessions that may be forwarded, and by the first of their victims.
+    unforwarded: BTreeSet<(Monotonic, PublicKey)>,
+    victims: BTreeSet<(Monotonic, PublicKey)>,
+    /// Keys with ready sessions, in the order of their turns.
+    turns: BTreeMap<u64, PublicKey>,
+    /// Tickets handed out.
+    tickets: u64,
     /// Every envelope by the end of its validity.
     expiry: BTreeSet<(BatchTime, SessionKey, u64)>,
-    /// Session after which the next proposal starts to take, so that all have their turn.
-    cursor: Option<SessionKey>,
 }
 
 impl Pool {
@@ -89,14 +127,16 @@ impl Pool {
         Self {
             bounds,
             sessions: BTreeMap::new(),
+            owners: BTreeMap::new(),
             envelopes: 0,
-            bytes: 0,
+            charge: 0,
             waiting: BTreeSet::new(),
-            unproposed: BTreeSet::new(),
+            loads: BTreeSet::new(),
+            unforwarded: BTreeSet::new(),
             victims: BTreeSet::new(),
-            ready: BTreeSet::new(),
+            turns: BTreeMap::new(),
+            tickets: 0,
             expiry: BTreeSet::new(),
-            cursor: None,
         }
     }
 
@@ -118,9 +158,8 @@ impl Pool {
     pub(crate) fn would_take(&self, envelope: &Envelope, next: u64) -> bool {
         let (key, first) = (key_of(envelope), envelope.body.first);
         let bytes = borsh::object_length(envelope).unwrap_or(usize::MAX);
-        let session = self.sessions.get(&key);
-        let consumed = first < next.max(session.map_or(0, |session| session.next));
-        !consumed && self.place(&key, first, bytes).is_some()
+        let next = next.max(self.sessions.get(&key).map_or(0, |session| session.next));
+        first >= next && self.place(&key, (first, next), bytes).is_some()
     }
 
     /// Adds an envelope whose session's next committed number is `next`. The first one seen under a number
@@ -131,77 +170,84 @@ impl Pool {
         if self.sessions.get(&key).is_some_and(|session| session.next < next) {
             self.advance(&key.0, next, now);
         }
-        if first < next || self.sessions.get(&key).is_some_and(|session| first < session.next) {
+        let next = next.max(self.sessions.get(&key).map_or(0, |session| session.next));
+        if first < next {
             return false;
         }
-        if !self.make_room(&key, first, bytes) {
+        let Some(leaving) = self.place(&key, (first, next), bytes) else {
+            reached(Probe::PoolRefused);
             return false;
+        };
+        for (other, number) in leaving {
+            reached(Probe::PoolDisplaced);
+            self.remove(&other, number);
+            self.refresh(&other, now);
+        }
+        let charge = self.charge_of(bytes);
+        if !self.sessions.contains_key(&key) {
+            self.amend(&key.1, |owner| owner.sessions = owner.sessions.saturating_add(1));
         }
         let session = self.sessions.entry(key).or_default();
-        session.next = session.next.max(next);
-        session.projected = session.projected.max(session.next);
+        session.next = next;
+        session.projected = session.projected.max(next);
         let valid_until = envelope.value().body.valid_until;
-        session.entries.insert(first, Entry { envelope: Arc::new(envelope), bytes });
+        session.entries.insert(first, Entry { envelope: Arc::new(envelope), charge });
         self.envelopes = self.envelopes.saturating_add(1);
-        self.bytes = self.bytes.saturating_add(bytes);
+        self.charge = self.charge.saturating_add(charge);
+        self.amend(&key.1, |owner| owner.charge = owner.charge.saturating_add(charge));
         self.expiry.insert((valid_until, key, first));
         self.refresh(&key, now);
         true
     }
 
-    /// Makes room for one more envelope, if need be in place of the session's last one.
-    fn make_room(&mut self, key: &SessionKey, first: u64, bytes: usize) -> bool {
-        match self.place(key, first, bytes) {
-            Some(Place::Free) => true,
-            Some(Place::Of(last)) => {
-                reached(Probe::PoolDisplaced);
-                self.remove(key, last);
-                true
-            }
-            None => {
-                reached(Probe::PoolRefused);
-                false
-            }
-        }
-    }
-
-    /// Where one more envelope would go.
-    fn place(&self, key: &SessionKey, first: u64, bytes: usize) -> Option<Place> {
-        let fits = |count: usize, held: usize| {
-            count < self.bounds.envelopes && held.saturating_add(bytes) <= self.bounds.bytes
-        };
-        let entries = self.sessions.get(key).map(|session| &session.entries);
-        if entries.is_some_and(|entries| entries.contains_key(&first)) {
-            return None;
-        }
-        match entries.filter(|entries| entries.len() >= self.bounds.envelopes_per_session) {
-            None => fits(self.envelopes, self.bytes).then_some(Place::Free),
-            Some(entries) => {
-                let (last, entry) = entries.last_key_value().filter(|(last, _)| **last > first)?;
-                let (count, held) =
-                    (self.envelopes.saturating_sub(1), self.bytes.saturating_sub(entry.bytes));
-                fits(count, held).then_some(Place::Of(*last))
-            }
-        }
-    }
-
-    /// Removes one envelope; timers and readiness are refreshed by the caller.
+    /// Removes one envelope; the caller refreshes its session.
     fn remove(&mut self, key: &SessionKey, first: u64) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let Some(entry) = session.entries.remove(&first) else { return };
+        if first >= session.next {
+            session.reach = session.reach.min(first);
+        }
         self.envelopes = self.envelopes.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(entry.bytes);
+        self.charge = self.charge.saturating_sub(entry.charge);
+        self.amend(&key.1, |owner| owner.charge = owner.charge.saturating_sub(entry.charge));
         self.expiry.remove(&(entry.envelope.value().body.valid_until, *key, first));
     }
 
-    /// Brings a session's timer and readiness in line with its entries, and drops it when it is empty.
+    /// Changes what is known of a key, and keeps the indices over keys in line.
+    fn amend<T>(&mut self, key: &PublicKey, change: impl FnOnce(&mut Owner) -> T) {
+        let owner = self.owners.entry(*key).or_default();
+        self.loads.remove(&(owner.charge, *key));
+        let before = (owner.forwards_next(), owner.forwarded_first());
+        change(owner);
+        let after = (owner.forwards_next(), owner.forwarded_first());
+        if after.0 != before.0 {
+            before.0.map(|at| self.unforwarded.remove(&(at, *key)));
+            self.unforwarded.extend(after.0.map(|at| (at, *key)));
+        }
+        if after.1 != before.1 {
+            before.1.map(|at| self.victims.remove(&(at, *key)));
+            self.victims.extend(after.1.map(|at| (at, *key)));
+        }
+        if owner.victims.is_empty() {
+            owner.overtaken = 0;
+        }
+        if owner.sessions > 0 {
+            self.loads.insert((owner.charge, *key));
+        } else {
+            self.owners.remove(key);
+        }
+    }
+
+    /// Brings a session's timer and indices in line with its entries, and drops it when it is empty.
     fn refresh(&mut self, key: &SessionKey, now: Monotonic) {
         self.withdraw(key);
         let Some(session) = self.sessions.get_mut(key) else { return };
+        session.extend();
         let admissible = session.entries.contains_key(&session.next);
         match (session.since, admissible) {
             (None, true) => {
                 session.since = Some(now);
+                session.pending = now;
                 session.forwarded = None;
                 session.overtaken = 0;
                 self.waiting.insert((now, *key));
@@ -212,15 +258,19 @@ impl Pool {
             }
             _ => {}
         }
-        if session.entries.contains_key(&session.projected) {
-            self.ready.insert(*key);
-        } else {
-            self.ready.remove(key);
+        let (is_gapped, is_empty) = (session.is_gapped(), session.entries.is_empty());
+        let known = self.owners.get(&key.1).is_some_and(|owner| owner.gapped.contains(&key.0));
+        if known != is_gapped {
+            self.amend(&key.1, |owner| {
+                if is_gapped { owner.gapped.insert(key.0) } else { owner.gapped.remove(&key.0) }
+            });
         }
-        if session.entries.is_empty() {
-            self.sessions.remove(key);
-        }
+        self.queue(key);
         self.watch(key);
+        if is_empty {
+            self.sessions.remove(key);
+            self.amend(&key.1, |owner| owner.sessions = owner.sessions.saturating_sub(1));
+        }
     }
 
     /// Stops the session's timer, whatever it waits for now; says when it began.
@@ -250,6 +300,7 @@ impl Pool {
                 self.remove(&key, envelope.body.first);
             }
             // If it consumed nothing, what was projected on top of it must be proposed again.
+            self.withdraw(&key);
             if let Some(session) = self.sessions.get_mut(&key)
                 && session.next <= envelope.body.first
             {
@@ -268,14 +319,14 @@ impl Pool {
         let keys: Vec<SessionKey> = self.sessions.range(first..=last).map(|(key, _)| *key).collect();
         let mut served = None;
         for key in keys {
-            let Some(session) = self.sessions.get_mut(&key) else { continue };
-            if next <= session.next {
+            if self.sessions.get(&key).is_none_or(|session| next <= session.next) {
                 continue;
             }
+            served = served.max(self.stop_timer(&key));
+            let Some(session) = self.sessions.get_mut(&key) else { continue };
             session.next = next;
             session.projected = session.projected.max(next);
             let consumed: Vec<u64> = session.entries.range(..next).map(|(first, _)| *first).collect();
-            served = served.max(self.stop_timer(&key));
             consumed.iter().for_each(|first| self.remove(&key, *first));
             self.refresh(&key, now);
         }
@@ -295,81 +346,6 @@ impl Pool {
         }
     }
 
-    /// Forgets what was proposed: a new view begins.
-    pub(crate) fn reset_projection(&mut self) {
-        self.ready.clear();
-        self.unproposed.clear();
-        self.victims.clear();
-        for (key, session) in &mut self.sessions {
-            session.projected = session.next;
-            session.forwarded = None;
-            session.overtaken = 0;
-            self.unproposed.extend(session.since.map(|since| (since, *key)));
-            if session.entries.contains_key(&session.projected) {
-                self.ready.insert(*key);
-            }
-        }
-    }
-
-    /// Notes that an envelope is in a block of this view's chain.
-    pub(crate) fn project(&mut self, envelope: &Envelope) {
-        let key = key_of(envelope);
-        self.withdraw(&key);
-        let Some(session) = self.sessions.get_mut(&key) else { return };
-        session.projected = session.projected.max(envelope.next());
-        if session.entries.contains_key(&session.projected) {
-            self.ready.insert(key);
-        } else {
-            self.ready.remove(&key);
-        }
-        self.watch(&key);
-    }
-
-    /// Whether anything could be proposed.
-    pub(crate) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
-    }
-
-    /// Turns to another session to begin with.
-    pub(crate) fn rotate(&mut self, turns: u64) {
-        let count = self.ready.len() as u64;
-        let turn = turns.checked_rem(count).and_then(|turn| usize::try_from(turn).ok()).unwrap_or(0);
-        self.cursor = self.ready.iter().nth(turn).copied();
-    }
-
-    /// Takes envelopes for a proposal: one of each ready session in turn, in each session's order, until the
-    /// room is used up. At least one is taken if any is ready.
-    pub(crate) fn select(&mut self, room: Room) -> Vec<Envelope> {
-        let (mut taken, mut operations, mut bytes) = (Vec::new(), 0_usize, 0_usize);
-        while taken.len() < room.envelopes {
-            let Some(key) = self.next_ready() else { break };
-            let Some(session) = self.sessions.get(&key) else { break };
-            let Some(entry) = session.entries.get(&session.projected) else { break };
-            let envelope = entry.envelope.value();
-            let (more_operations, more_bytes) = (
-                operations.saturating_add(envelope.body.operations.len()),
-                bytes.saturating_add(entry.bytes),
-            );
-            let fits = more_operations <= room.operations && more_bytes <= room.bytes;
-            if !fits && !taken.is_empty() {
-                break;
-            }
-            (operations, bytes) = (more_operations, more_bytes);
-            let envelope = envelope.clone();
-            self.project(&envelope);
-            self.cursor = Some(key);
-            taken.push(envelope);
-        }
-        taken
-    }
-
-    /// The first ready session after the cursor, around the end.
-    fn next_ready(&self) -> Option<SessionKey> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let after = self.cursor.and_then(|cursor| self.ready.range((Excluded(cursor), Unbounded)).next());
-        after.or_else(|| self.ready.first()).copied()
-    }
-
     /// When the longest-running timer began.
     pub(crate) fn oldest(&self) -> Option<Monotonic> {
         self.waiting.first().map(|(since, _)| *since)
@@ -378,23 +354,35 @@ impl Pool {
     /// Checks bounds and indices.
     pub(crate) fn is_consistent(&self) -> bool {
         let count: usize = self.sessions.values().map(|session| session.entries.len()).sum();
+        let charge: usize = self.owners.values().map(|owner| owner.charge).sum();
+        let sessions: usize = self.owners.values().map(|owner| owner.sessions).sum();
+        let queued: usize = self.owners.values().map(|owner| owner.queue.len()).sum();
+        let watched: usize = self
+            .owners
+            .values()
+            .map(|owner| owner.unforwarded.len().saturating_add(owner.victims.len()))
+            .sum();
         let timed = self.sessions.iter().all(|(key, session)| {
             let admissible = session.entries.contains_key(&session.next);
-            let ready = session.entries.contains_key(&session.projected);
             admissible == session.since.is_some_and(|since| self.waiting.contains(&(since, *key)))
-                && ready == self.ready.contains(key)
                 && session.projected >= session.next
                 && !session.entries.is_empty()
                 && self.is_watched_rightly(key, session)
+                && self.is_queued_rightly(key, session)
         });
         timed
             && count == self.envelopes
             && count == self.expiry.len()
             && count <= self.bounds.envelopes
-            && self.waiting.len() <= self.sessions.len()
-            && self.unproposed.len() <= self.waiting.len()
-            && self.victims.len() <= self.unproposed.len()
-            && self.ready.len() <= self.sessions.len()
+            && charge == self.charge
+            && charge <= self.bounds.bytes
+            && sessions == self.sessions.len()
+            && queued <= sessions
+            && watched <= self.waiting.len()
+            && self.waiting.len() <= sessions
+            && self.loads.len() == self.owners.len()
+            && self.turns.len() <= self.owners.len()
+            && self.owners.values().all(|owner| owner.charge <= self.bound_of_owner())
     }
 }
 

@@ -238,7 +238,7 @@ impl Replica {
         if !self.is_active() || self.is_leader() {
             return None;
         }
-        let oldest = self.pool.oldest_unforwarded(FORWARDS_MAX)?;
+        let oldest = self.pool.oldest_unforwarded()?;
         Some(oldest.plus(self.forward_patience()))
     }
 

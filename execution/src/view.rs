@@ -170,7 +170,11 @@ impl<'a, B: Base> Overlay<'a, B> {
     fn first_put(&self, layer: &Changes, from: &Key, end: Option<&Key>) -> Option<Key> {
         let mut keys = layer.range(*from..).map(|(key, _)| *key);
         let mut inside = keys.by_ref().take_while(|key| end.is_none_or(|end| key < end));
-        inside.find(|key| matches!(self.change(key), Some(Some(_))))
+        inside.find(|key| {
+            let is_put = matches!(self.change(key), Some(Some(_)));
+            self.charge(if is_put { 0 } else { COST_OF_ACCESS });
+            is_put
+        })
     }
 }
 

@@ -76,6 +76,7 @@ pub fn apply(view: &mut dyn View, context: &Context<'_>, body: &OperationBody) -
         }
         OperationBody::RemoveXattr { ino, name } => xattr::remove(view, context, *ino, name),
         OperationBody::Open { ino, mode } => grants::open(view, context, *ino, *mode),
+        OperationBody::Reopen { ino, mode } => grants::reopen(view, context, *ino, *mode),
         OperationBody::Release { ino, mode, count } => grants::release(view, context, *ino, *mode, *count),
         OperationBody::Write { .. } => content::write(view, context, body),
         OperationBody::Fold { .. } => content::fold(view, context, body),

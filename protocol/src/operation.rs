@@ -357,4 +357,12 @@ pub enum OperationBody {
         /// New deadline.
         until: BatchTime,
     },
+    /// Takes an open grant for what was opened before, under a session that is over or without a grant: as
+    /// [`OperationBody::Open`], but the owner passes, as with [`Authority::Check`]. Nothing is truncated.
+    Reopen {
+        /// The inode.
+        ino: Ino,
+        /// For what it was opened.
+        mode: OpenMode,
+    },
 }

@@ -12,6 +12,7 @@ use quorate_protocol::client::*;
 use quorate_protocol::evidence::*;
 use quorate_protocol::file::*;
 use quorate_protocol::genesis::{Genesis, Parameters};
+use quorate_protocol::limits::{OPERATIONS_PER_ENVELOPE_MAX, OPERATIONS_PER_PROPOSAL_MAX};
 use quorate_protocol::operation::*;
 use quorate_protocol::peer::*;
 use quorate_protocol::query::*;
@@ -357,6 +358,10 @@ fn golden_cr4_every_type_has_one_encoding() {
             &Operation { credential: 0, requires: 0, at: None, body },
         );
     }
+    let mode = OpenMode { read: true, write: true, truncate: false };
+    let reopen = OperationBody::Reopen { ino: 2, mode };
+    let reopen = Operation { credential: 0, requires: 0, at: None, body: reopen };
+    pin(&mut out, "operation.Reopen", &reopen);
     pin(&mut out, "envelope", &envelope());
     pin(&mut out, "proposal", &proposal());
     pin(&mut out, "header", &header());
@@ -533,4 +538,31 @@ proptest::proptest! {
         let _ = decode::<Genesis>(&bytes);
         let _ = decode::<Envelope>(&bytes);
     }
+}
+
+/// A12: operations are counted as they are read, not when all of them are in memory.
+#[test]
+fn a12_a_proposal_of_too_many_operations_is_refused_while_it_is_read() {
+    let null = Operation { credential: 0, requires: 0, at: None, body: OperationBody::Null };
+    let full = vec![null; OPERATIONS_PER_ENVELOPE_MAX];
+    let with = |count: usize| {
+        let body = EnvelopeBody { operations: full.clone().try_into().unwrap(), ..envelope().body };
+        let one = Envelope { body, ..envelope() };
+        Proposal { envelopes: vec![one; count].try_into().unwrap(), ..proposal() }
+    };
+    let most = OPERATIONS_PER_PROPOSAL_MAX / OPERATIONS_PER_ENVELOPE_MAX;
+    let allowed = with(most);
+    assert_eq!(decode::<Proposal>(&encode(&allowed)), Ok(allowed));
+    // What follows the first operation too many is not read: there it is not even well formed.
+    let mut bytes = encode(&with(most + 1));
+    bytes.extend([0xff; 64]);
+    let counted = decode::<Proposal>(&bytes);
+    assert!(
+        matches!(&counted, Err(DecodeError::Malformed(why)) if why.contains("operations")),
+        "{counted:?}"
+    );
+    // A claim beyond the bound is refused before anything is read.
+    let claim = [encode(&proposal())[..40].to_vec(), u32::MAX.to_le_bytes().to_vec()].concat();
+    let counted = decode::<Proposal>(&claim);
+    assert!(matches!(&counted, Err(DecodeError::Malformed(why)) if why.contains("envelopes")), "{counted:?}");
 }

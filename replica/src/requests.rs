@@ -144,7 +144,9 @@ impl Node {
     /// The principal that this connection has proved, if the cluster knows it.
     fn principal(&self, connection: &ClientConnection) -> Option<(PublicKey, PrincipalRights)> {
         let key = connection.principal()?;
-        Some((key, self.state.principal_rights(&key)?))
+        let rights = self.state.principal_rights(&key)?;
+        connection.admit();
+        Some((key, rights))
     }
 
     fn read(&mut self, connection: ClientConnection, mut request: ReadRequest, reply: ReplyHandle) {

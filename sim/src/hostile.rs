@@ -18,7 +18,7 @@ use crate::random::Random;
 use crate::workload::Workload;
 
 /// Sessions that a hostile client goes through.
-pub const SESSIONS: usize = 4;
+pub const SESSIONS: usize = 8;
 /// Most envelopes of one burst.
 pub const BURST_MAX: u64 = 12;
 /// How far above the next number a gap may begin.
@@ -37,7 +37,7 @@ pub enum Hostility {
     Expiring,
     /// Envelopes of sessions that nobody registered.
     UnknownSessions,
-    /// Many envelopes at once, each the next one, and registrations (hazard A5).
+    /// Many envelopes at once, each the next one, and many registrations (hazard A5).
     Floods,
     /// What others or it itself sent before, to one replica.
     Replays,
@@ -197,8 +197,9 @@ impl Hostile {
         }
     }
 
-    /// The next envelopes of a session, one operation each, and registrations again and again. How many
-    /// sessions one client may open at what rate is bounded at the replica's door, which is not simulated.
+    /// The next envelopes of a session, one operation each, and registrations again and again: under a key of its
+    /// own also of sessions without number, which are never used. Under the key of correct clients that would be
+    /// their own doing: the sessions of one key share its turns.
     fn flood(&mut self, session: SessionId, next: u64) -> Vec<Shot> {
         let count = self.random.between(1, BURST_MAX);
         let mut shots = Vec::new();
@@ -206,7 +207,8 @@ impl Hostile {
             let body = self.body(session, next + number, 1);
             shots.push((None, self.signed(body)));
             if self.random.one_in(4) {
-                let nonce = self.random.pick(&self.nonces);
+                let is_fresh = !self.plan.is_principal && self.random.one_in(2);
+                let nonce = if is_fresh { self.random.bytes() } else { self.random.pick(&self.nonces) };
                 shots.push((None, self.registration(nonce)));
             }
         }

@@ -5,7 +5,7 @@
 //! connection and nothing else happens. A principal is known only after its proof held here.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use quorate_crypto::{BoundedBytes, Ed25519Verifier, Hash, PublicKey, Signature};
 use quorate_protocol::ReplicaIndex;
 use quorate_protocol::client::{ClientReply, ClientRequest, Notice, Refusal};
 use quorate_protocol::limits::{ERROR_TEXT_BYTES_MAX, FRAME_BYTES_MAX};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::budget::{Budget, Pause};
 use crate::frame::encode_frame;
@@ -24,10 +24,12 @@ use crate::tuning::CloseCode;
 
 mod account;
 mod connection;
+mod places;
 
 use account::{Account, Share};
 pub use account::{GUARANTEED_BYTES, LARGE_MESSAGES_MAX, SMALL_BYTES_MAX};
 pub(crate) use connection::serve;
+use places::{Place, Places};
 
 /// Notices that wait for one client.
 pub const NOTICES_MAX: usize = 1024;
@@ -42,7 +44,7 @@ const PIECES_TOTAL_MAX: usize = 1 << 20;
 /// Budgets of clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientLimits {
-    /// Connections at once.
+    /// Connections at once; half of them at most are those of strangers, see [`ClientConnection::admit`].
     pub connections: usize,
     /// Requests at once on one connection.
     pub streams: u32,
@@ -99,7 +101,7 @@ enum Held {
     /// A submission's share.
     Submission { _share: Share },
     /// A connection's place.
-    Place { _place: OwnedSemaphorePermit },
+    Place { _place: Place },
 }
 
 /// The receiving end of what clients want.
@@ -127,7 +129,7 @@ struct Shared {
     cluster: Hash,
     me: ReplicaIndex,
     limits: ClientLimits,
-    places: Arc<Semaphore>,
+    places: Places,
     requests: Budget,
     replies: Budget,
     events: mpsc::UnboundedSender<(ClientEvent, Held)>,
@@ -142,7 +144,7 @@ impl Clients {
         let shared = Shared {
             cluster,
             me,
-            places: Arc::new(Semaphore::new(limits.connections)),
+            places: Places::new(limits.connections),
             requests: Budget::new(bytes_total, PIECES_TOTAL_MAX),
             replies: Budget::new(bytes_total, PIECES_TOTAL_MAX),
             limits,
@@ -162,6 +164,9 @@ struct Inner {
     id: ConnectionId,
     connection: Connection,
     principal: OnceLock<PublicKey>,
+    places: Places,
+    /// Whether its place is its own.
+    is_admitted: AtomicBool,
     pause: Pause,
     notices: Outbox,
     requests: Account,
@@ -170,8 +175,7 @@ struct Inner {
 }
 
 impl ClientConnection {
-    fn new(clients: &Clients, connection: Connection) -> Self {
-        let id = ConnectionId(clients.0.connections.fetch_add(1, Ordering::Relaxed));
+    fn new(clients: &Clients, id: ConnectionId, connection: Connection) -> Self {
         let Shared { limits, requests, replies, .. } = &*clients.0;
         let streams = usize::try_from(limits.streams).unwrap_or(PIECES_TOTAL_MAX);
         let bytes = limits.bytes;
@@ -179,6 +183,8 @@ impl ClientConnection {
             id,
             connection,
             principal: OnceLock::new(),
+            places: clients.0.places.clone(),
+            is_admitted: AtomicBool::new(false),
             pause: Pause::default(),
             notices: Outbox::new(NOTICES_MAX, NOTICE_BYTES_MAX),
             requests: Account::new(streams, LARGE_MESSAGES_MAX, bytes, requests),
@@ -197,6 +203,13 @@ impl ClientConnection {
     #[must_use]
     pub fn principal(&self) -> Option<PublicKey> {
         self.0.principal.get().copied()
+    }
+
+    /// The cluster knows the principal that it proved: its place is no stranger's any more.
+    pub fn admit(&self) {
+        if !self.0.is_admitted.swap(true, Ordering::Relaxed) {
+            self.0.places.admit(self.0.id);
+        }
     }
 
     /// Where the client calls from.

@@ -4,7 +4,8 @@
 use quorate_crypto::{Address, Ed25519Signer, Ed25519Verifier, Member, MemberSet, NodeSeed, Role};
 use quorate_crypto::{Certificate, CertificateKind};
 use quorate_execution::Receipts;
-use quorate_protocol::{Header, ReceiptLeaf, Reply};
+use quorate_protocol::file::{Attributes, FileKind};
+use quorate_protocol::{Header, ReceiptLeaf, Reply, Timestamp};
 use tokio::sync::oneshot;
 
 use super::*;
@@ -42,6 +43,27 @@ fn header(height: Height) -> Header {
     }
 }
 
+fn attributes() -> Attributes {
+    let time = Timestamp { seconds: 0, nanoseconds: 0 };
+    Attributes {
+        ino: 0,
+        kind: FileKind::Regular,
+        mode: 0o644,
+        uid: 1,
+        gid: 1,
+        nlink: 1,
+        rdev: 0,
+        size: 0,
+        blocks: 0,
+        atime: time,
+        mtime: time,
+        ctime: time,
+        btime: time,
+        version: 1,
+        block_log2: 20,
+    }
+}
+
 fn fixture() -> Fixture {
     let seeds: Vec<_> = (1..=4_u8).map(|byte| NodeSeed::from_bytes([byte; 32])).collect();
     let address = || Address::try_from("h:1".to_owned()).unwrap();
@@ -72,11 +94,15 @@ fn sent(actions: &[Action]) -> Vec<Arc<Envelope>> {
 
 impl Fixture {
     fn push(&mut self, uid: u32, deadline: Option<u64>) -> Receiver {
+        self.push_body(uid, deadline, OperationBody::Null)
+    }
+
+    fn push_body(&mut self, uid: u32, deadline: Option<u64>, body: OperationBody) -> Receiver {
         let (done, receiver) = oneshot::channel();
         let credential = Credential { uid, gid: 0, groups: Groups::OfPrincipal };
         let deadline = deadline.map(|seconds| self.now + Duration::from_secs(seconds));
         let waiter = Waiter::new(done, deadline);
-        let job = Job { credential, body: OperationBody::Null, requires: 0, opens_group: true, waiter };
+        let job = Job { credential, body, requires: 0, opens_group: true, waiter };
         self.pipeline.push(job);
         receiver
     }
@@ -340,6 +366,38 @@ fn r8_a_deadline_leaves_what_was_sent_open_and_takes_back_what_was_not() {
     assert_eq!(fixture.pipeline.in_flight().count(), ENVELOPES_IN_FLIGHT_MAX);
 }
 
+/// A grant that nobody knows of would keep an unlinked file's content until the session ends.
+#[test]
+fn a_grant_whose_caller_is_gone_is_given_back() {
+    let mut fixture = fixture();
+    let mode = OpenMode { read: true, write: true, truncate: true };
+    let open = |ino| OperationBody::Open { ino, mode };
+    let mut late = fixture.push_body(1, Some(1), open(7));
+    let gone = fixture.push_body(2, None, open(8));
+    let mut heard = fixture.push_body(1, None, open(9));
+    let failed = fixture.push_body(1, None, open(10));
+    let other = fixture.push(1, None);
+    let envelope = fixture.launch().remove(0);
+    fixture.pipeline.due(fixture.now + Duration::from_secs(1));
+    assert_eq!(answer(&mut late), Some(Err(ClientError::Deadline { sent: true })));
+    drop((gone, failed, other));
+    let granted = |ino| {
+        let attributes = Attributes { ino, ..attributes() };
+        OperationResult::Done(Reply::Inode { attributes, created: false })
+    };
+    let results = vec![granted(7), granted(8), granted(9), OperationResult::Failed(13), done()];
+    fixture.settle(&envelope, results);
+    assert!(matches!(answer(&mut heard), Some(Ok(Reply::Inode { .. }))));
+    fixture.now += Duration::from_secs(1);
+    let envelope = fixture.launch().remove(0);
+    let mode = OpenMode { truncate: false, ..mode };
+    let bodies: Vec<_> = envelope.body.operations.iter().map(|operation| operation.body.clone()).collect();
+    assert_eq!(bodies, [7, 8].map(|ino| OperationBody::Release { ino, mode, count: 1 }));
+    let uids = envelope.body.operations.iter();
+    let uids = uids.map(|it| envelope.body.credentials[usize::from(it.credential)].uid).collect::<Vec<_>>();
+    assert_eq!(uids, [1, 2]);
+}
+
 #[test]
 fn r8_an_expired_envelope_gives_its_numbers_to_the_living_and_fails_the_dead() {
     let mut fixture = fixture();
@@ -357,17 +415,27 @@ fn r8_an_expired_envelope_gives_its_numbers_to_the_living_and_fails_the_dead() {
     assert!(!resolves(&fixture.pipeline.due(first - Duration::from_millis(1))));
     assert!(resolves(&fixture.pipeline.due(later + Duration::from_secs(60))));
     // Not before a certified batch time beyond the validity.
-    let (fate, actions) =
-        fixture.pipeline.resolve(1, SessionAt { next: Some(1), time: valid }, (later, beyond));
+    let (fate, actions) = fixture.pipeline.resolve(
+        1,
+        SessionAt { next: Some(1), consumed: None, time: valid },
+        (later, beyond),
+    );
     assert_eq!((fate, actions.len()), (Fate::Lives, 0));
     // It was executed after all: nothing is reissued, the results are fetched.
-    let (fate, actions) =
-        fixture.pipeline.resolve(1, SessionAt { next: Some(3), time: beyond }, (later, beyond));
+    let (fate, actions) = fixture.pipeline.resolve(
+        1,
+        SessionAt { next: Some(3), consumed: None, time: beyond },
+        (later, beyond),
+    );
     assert_eq!((fate, actions.len()), (Fate::Lives, 0));
-    let (fate, _) = fixture.pipeline.resolve(1, SessionAt { next: None, time: valid }, (later, beyond));
+    let (fate, _) =
+        fixture.pipeline.resolve(1, SessionAt { next: None, consumed: None, time: valid }, (later, beyond));
     assert_eq!(fate, Fate::Lost, "an ended session is told even if no replica orders the envelope");
-    let (_, actions) =
-        fixture.pipeline.resolve(1, SessionAt { next: Some(1), time: beyond }, (later, beyond));
+    let (_, actions) = fixture.pipeline.resolve(
+        1,
+        SessionAt { next: Some(1), consumed: None, time: beyond },
+        (later, beyond),
+    );
     let again = sent(&actions).remove(0);
     assert_eq!((again.body.first, again.body.operations.len()), (1, 2));
     assert!(again.body.valid_until > beyond);
@@ -386,14 +454,42 @@ fn a_certified_expiry_reissues_and_a_lost_session_answers_everything() {
     let again = sent(&actions).remove(0);
     assert_eq!((fate, again.body.first, again == envelope), (Fate::Lives, 1, false));
     let mut waiting = fixture.push(1, None);
-    let (fate, _) = fixture.settle(&again, vec![OperationResult::Skipped(SkipReason::UnknownSession)]);
+    // The row of the session is asked for, once: it says what was executed before the session ended.
+    let unknown = || vec![OperationResult::Skipped(SkipReason::UnknownSession)];
+    let (fate, actions) = fixture.settle(&again, unknown());
+    assert!(fate == Fate::Lives && matches!(actions[..], [Action::Resolve { first: 1, .. }]));
+    let (fate, actions) = fixture.settle(&again, unknown());
+    assert_eq!((fate, actions.len()), (Fate::Lives, 0));
+    let gone = SessionAt { next: None, consumed: None, time: BatchTime(1) };
+    let (fate, _) = fixture.pipeline.resolve(1, gone, (fixture.now, BatchTime(1)));
     assert_eq!(fate, Fate::Lost);
     let old = fixture.pipeline.session();
     fixture.pipeline.register([2; 32], BatchTime(1), fixture.now);
     assert_ne!(fixture.pipeline.session(), old, "CL6: never the same session again");
-    assert_eq!(answer(&mut receiver), Some(Err(ClientError::SessionLost)));
-    assert_eq!(answer(&mut waiting), Some(Err(ClientError::SessionLost)));
+    assert_eq!(answer(&mut receiver), Some(Err(ClientError::SessionLost { sent: true })), "nobody knows");
+    assert_eq!(answer(&mut waiting), Some(Err(ClientError::SessionLost { sent: false })));
     assert!(!fixture.pipeline.registered());
+}
+
+#[test]
+fn cl6_what_an_ended_session_did_not_consume_was_not_executed() {
+    let mut fixture = fixture();
+    let mut answers = Vec::new();
+    for _ in 0..3 {
+        answers.push(fixture.push(1, None));
+        fixture.follow();
+    }
+    let ended = SessionAt { next: None, consumed: Some(3), time: BatchTime(1) };
+    let (fate, _) = fixture.pipeline.resolve(2, ended, (fixture.now, BatchTime(1)));
+    assert_eq!(fate, Fate::Lost);
+    fixture.pipeline.register([2; 32], BatchTime(1), fixture.now);
+    let lost = |sent| Some(Err(ClientError::SessionLost { sent }));
+    let answers: Vec<_> = answers.iter_mut().map(answer).collect();
+    assert_eq!(answers, [lost(true), lost(true), lost(false)]);
+    // The next one begins without that knowledge.
+    let mut other = fixture.push(1, None);
+    fixture.pipeline.fail_lost();
+    assert_eq!(answer(&mut other), lost(false));
 }
 
 #[test]

@@ -196,7 +196,9 @@ impl Task {
         };
         for mut job in jobs {
             match &refused {
-                Some(error) => job.waiter.answer(Err(error.clone())),
+                Some(error) => {
+                    job.waiter.answer(Err(error.clone()));
+                }
                 None => self.pipeline.push(job),
             }
         }
@@ -417,7 +419,7 @@ impl Task {
             self.register();
             return;
         }
-        self.pipeline.fail_all(&ClientError::SessionLost);
+        self.pipeline.fail_lost();
         let pause = REGISTER_PAUSE.saturating_mul(1_u32.checked_shl(self.failures.min(8)).unwrap_or(1));
         self.failures = self.failures.saturating_add(1);
         self.register_at = Instant::now().checked_add(pause.min(REGISTER_AGAIN));
@@ -508,8 +510,11 @@ impl Task {
             let read = crate::read::read_at_floor(&core, &credential, query).await;
             let row = read.ok().and_then(|verdict| {
                 let row = verdict.rows.session(&session).ok()?;
-                let open = row.filter(|row| matches!(row.phase, Phase::Live | Phase::Suspected(_)));
-                Some(SessionAt { next: open.map(|row| row.next), time: verdict.header.time })
+                let is_open =
+                    row.as_ref().is_some_and(|row| matches!(row.phase, Phase::Live | Phase::Suspected(_)));
+                let next = row.map(|row| row.next);
+                let (next, consumed) = if is_open { (next, None) } else { (None, next) };
+                Some(SessionAt { next, consumed, time: verdict.header.time })
             });
             let _ = replies.send(Told::Row((session, first), row)).await;
         });

@@ -55,6 +55,8 @@ pub(crate) struct Monitor {
     reached: BTreeMap<ReplicaIndex, u64>,
     /// When the last proposal arrived that had no room for more: what waited until then waited for others.
     saturated_at: Monotonic,
+    /// Whether the last proposal had no room for more.
+    is_saturated: bool,
     window_start: Monotonic,
     strikes: u32,
     leniency: u32,
@@ -70,6 +72,7 @@ impl Monitor {
         self.strikes = 0;
         self.window_start = now;
         self.saturated_at = Monotonic::default();
+        self.is_saturated = false;
         if verdict {
             reached(Probe::LeniencyRaised);
             self.leniency = self.leniency.saturating_add(1).min(LENIENCY_MAX);
@@ -178,10 +181,15 @@ impl Replica {
         for since in waited_since {
             self.monitor.delays.add(now.since(since.max(began)));
         }
-        if fills(&message.proposal, self.configuration.parameters().proposal) {
+        let is_full = fills(&message.proposal, self.configuration.parameters().proposal);
+        if is_full {
             reached(Probe::Saturated);
             self.monitor.saturated_at = now;
+        } else if self.monitor.is_saturated {
+            // A pool that was full may have refused what was forwarded.
+            self.pool.forward_again(now);
         }
+        self.monitor.is_saturated = is_full;
     }
 
     /// Whether the leader is another one, and may do as well as it can.

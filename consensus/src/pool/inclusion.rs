@@ -2,16 +2,23 @@
 //!
 //! Invariant: only a session's next envelope counts, once for each proposal, so that nobody weighs more by
 //! sending more; a request can be overtaken only from when the leader surely has it, and only by what came
-//! later than that.
+//! later than that. Other keys overtake it only as far as they are served beyond their turns, and its own key's
+//! sessions only while its key does not crowd the pool: a flood of any key makes no correct leader look unfair,
+//! and no more than a few requests of a key are forwarded at a time.
 
+use std::collections::BTreeMap;
+
+use quorate_crypto::PublicKey;
 use quorate_protocol::{Envelope, Proposal};
 
-use super::{Pool, Session, SessionKey, key_of};
+use super::{Owner, Pool, Session, SessionKey, key_of};
 use crate::input::Monotonic;
 use crate::probe::{Probe, reached};
 
-/// Of how many requests that wait it is counted what overtakes them: those that wait longest.
+/// Of how many keys it is counted what overtakes them: those with the request that was forwarded first.
 const VICTIMS_MAX: usize = 64;
+/// Requests of one key that are forwarded and not proposed yet; others wait until one of them is.
+const FORWARDED_PER_KEY_MAX: usize = 16;
 
 impl Session {
     /// Since when its next envelope has waited to be proposed, if it does.
@@ -20,70 +27,124 @@ impl Session {
     }
 }
 
+impl Owner {
+    /// Since when the next of its requests has waited that may be forwarded.
+    pub(super) fn forwards_next(&self) -> Option<Monotonic> {
+        let may = self.victims.len() < FORWARDED_PER_KEY_MAX;
+        self.unforwarded.first().filter(|_| may).map(|(pending, _)| *pending)
+    }
+
+    /// When the first of its requests was forwarded that the leader has not proposed since.
+    pub(super) fn forwarded_first(&self) -> Option<Monotonic> {
+        self.victims.first().map(|(forwarded, _)| *forwarded)
+    }
+}
+
+/// How many values of an ascending list are above this one.
+fn above(values: &[Monotonic], least: Monotonic) -> usize {
+    values.len().saturating_sub(values.partition_point(|value| *value <= least))
+}
+
 impl Pool {
     /// Takes a session out of the sets of what was not proposed, before it changes.
     pub(super) fn withdraw(&mut self, key: &SessionKey) {
         let Some(session) = self.sessions.get(key) else { return };
-        if let Some(since) = session.unproposed_since() {
-            self.unproposed.remove(&(since, *key));
-            if let Some(forwarded) = session.forwarded {
-                self.victims.remove(&(forwarded, *key));
-            }
+        if session.unproposed_since().is_none() {
+            return;
         }
+        let (pending, forwarded) = (session.pending, session.forwarded);
+        self.amend(&key.1, |owner| match forwarded {
+            Some(forwarded) => owner.victims.remove(&(forwarded, key.0)),
+            None => owner.unforwarded.remove(&(pending, key.0)),
+        });
     }
 
     /// Puts a session into the sets of what was not proposed, if it belongs there.
     pub(super) fn watch(&mut self, key: &SessionKey) {
         let Some(session) = self.sessions.get(key) else { return };
-        if let Some(since) = session.unproposed_since() {
-            self.unproposed.insert((since, *key));
-            self.victims.extend(session.forwarded.map(|forwarded| (forwarded, *key)));
+        if session.unproposed_since().is_none() {
+            return;
         }
+        let (pending, forwarded) = (session.pending, session.forwarded);
+        self.amend(&key.1, |owner| match forwarded {
+            Some(forwarded) => owner.victims.insert((forwarded, key.0)),
+            None => owner.unforwarded.insert((pending, key.0)),
+        });
     }
 
     /// Whether a session is in the sets in which it belongs.
     pub(super) fn is_watched_rightly(&self, key: &SessionKey, session: &Session) -> bool {
-        let victim = session.unproposed_since().and(session.forwarded);
-        session.unproposed_since().is_none_or(|since| self.unproposed.contains(&(since, *key)))
-            && victim.is_none_or(|forwarded| self.victims.contains(&(forwarded, *key)))
+        let Some(owner) = self.owners.get(&key.1) else { return false };
+        match (session.unproposed_since(), session.forwarded) {
+            (None, _) => true,
+            (Some(_), Some(forwarded)) => owner.victims.contains(&(forwarded, key.0)),
+            (Some(_), None) => owner.unforwarded.contains(&(session.pending, key.0)),
+        }
     }
 
     /// A proposal is here: notes what it holds, and what it overtakes. A request that came `grace` after another
     /// one was forwarded overtakes it. Returns since when the leader could have proposed each request that
     /// waited: its arrival, or when it was forwarded.
     pub(crate) fn include(&mut self, proposal: &Proposal, grace: u64) -> Vec<Monotonic> {
-        let mut since = Vec::new();
-        let mut arrived = Vec::new();
+        let (mut since, mut arrived) = (Vec::new(), Vec::new());
+        let mut by_key: BTreeMap<PublicKey, Vec<Monotonic>> = BTreeMap::new();
         for envelope in &proposal.envelopes {
             let session = self.sessions.get(&key_of(envelope));
             let next = session.filter(|session| session.next == envelope.body.first);
+            let of_key = by_key.entry(envelope.body.key).or_default();
             if let Some((session, began)) =
                 next.and_then(|session| Some((session, session.unproposed_since()?)))
             {
                 arrived.push(began);
+                of_key.push(began);
                 since.push(session.forwarded.map_or(began, |forwarded| began.max(forwarded)));
             }
             self.project(envelope);
         }
         arrived.sort_unstable();
-        for (forwarded, key) in self.victims.iter().take(VICTIMS_MAX) {
-            let Some(session) = self.sessions.get_mut(key) else { continue };
-            let surely = forwarded.plus(grace);
-            let later = arrived.len().saturating_sub(arrived.partition_point(|at| *at <= surely));
-            if later > 0 {
-                reached(Probe::Overtaken);
-            }
-            session.overtaken = session.overtaken.saturating_add(u32::try_from(later).unwrap_or(u32::MAX));
-        }
+        by_key.values_mut().for_each(|times| times.sort_unstable());
+        self.count_overtaking(&arrived, &by_key, grace);
         since
     }
 
+    fn count_overtaking(
+        &mut self,
+        arrived: &[Monotonic],
+        by_key: &BTreeMap<PublicKey, Vec<Monotonic>>,
+        grace: u64,
+    ) {
+        let keys = u32::try_from(self.owners.len()).unwrap_or(u32::MAX);
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let victims: Vec<(Monotonic, PublicKey)> = self.victims.iter().take(VICTIMS_MAX).copied().collect();
+        for (forwarded, key) in victims {
+            let surely = forwarded.plus(grace);
+            let own = by_key.get(&key).map_or(0, |times| above(times, surely));
+            let others = above(arrived, surely).saturating_sub(own);
+            if own.saturating_add(others) > 0 {
+                reached(Probe::Overtaken);
+            }
+            // For each turn of its own key the others have had theirs.
+            let turns = count(by_key.get(&key).map_or(0, Vec::len)).saturating_mul(keys);
+            let Some(owner) = self.owners.get_mut(&key) else { continue };
+            owner.overtaken = owner.overtaken.saturating_add(count(others)).saturating_sub(turns);
+            let Some((_, id)) = owner.victims.first().copied() else { continue };
+            if let Some(session) = self.sessions.get_mut(&(id, key)) {
+                session.overtaken = session.overtaken.saturating_add(count(own));
+            }
+        }
+    }
+
     /// Whether one of those that were forwarded first was overtaken by more than `most` requests and one of each
-    /// session: a leader that takes sessions in turn never lets that happen.
+    /// other key, or of each session of its own one: a leader that takes turns never lets that happen.
     pub(crate) fn is_overtaken(&self, most: u32) -> bool {
-        let limit = most.saturating_add(u32::try_from(self.sessions.len()).unwrap_or(u32::MAX));
-        let victims = self.victims.iter().take(VICTIMS_MAX);
-        victims.filter_map(|(_, key)| self.sessions.get(key)).any(|session| session.overtaken > limit)
+        let limit = |turns: usize| most.saturating_add(u32::try_from(turns).unwrap_or(u32::MAX));
+        self.victims.iter().take(VICTIMS_MAX).any(|(_, key)| {
+            let Some(owner) = self.owners.get(key) else { return false };
+            let first = owner.victims.first().and_then(|(_, id)| self.sessions.get(&(*id, *key)));
+            owner.overtaken > limit(self.owners.len())
+                || (!self.is_crowded(key)
+                    && first.is_some_and(|session| session.overtaken > limit(owner.sessions)))
+        })
     }
 
     /// When the first of those was forwarded that the leader has not proposed since.
@@ -91,28 +152,47 @@ impl Pool {
         self.victims.first().map(|(forwarded, _)| *forwarded)
     }
 
-    /// Admissible envelopes that have waited for `patience` to be proposed and were not forwarded yet, at most
-    /// `max`; they count as forwarded from now on.
-    pub(crate) fn take_unforwarded(&mut self, now: Monotonic, patience: u64, max: usize) -> Vec<Envelope> {
-        let mut found = Vec::new();
-        for (since, key) in self.unproposed.iter().take(max) {
-            if now.since(*since) < patience {
-                break;
+    /// The leader has room again: what it may have refused meanwhile has to be forwarded once more.
+    pub(crate) fn forward_again(&mut self, now: Monotonic) {
+        let victims = self.victims.iter().filter_map(|(_, key)| Some((*key, self.owners.get(key)?)));
+        let victims = victims.flat_map(|(key, owner)| owner.victims.iter().map(move |(_, id)| (*id, key)));
+        let victims: Vec<SessionKey> = victims.collect();
+        for key in victims {
+            self.withdraw(&key);
+            if let Some(session) = self.sessions.get_mut(&key) {
+                (session.pending, session.forwarded, session.overtaken) = (now, None, 0);
             }
-            let Some(session) = self.sessions.get_mut(key) else { continue };
-            let Some(entry) = session.entries.get(&session.next) else { continue };
-            if session.forwarded.is_none() {
-                session.forwarded = Some(now);
-                self.victims.insert((now, *key));
-                found.push(entry.envelope.value().clone());
-            }
+            self.watch(&key);
         }
-        found
     }
 
-    /// When the first of those began to wait that were not proposed and not forwarded, among the first `max`.
-    pub(crate) fn oldest_unforwarded(&self, max: usize) -> Option<Monotonic> {
-        let unforwarded = |key: &SessionKey| self.sessions.get(key).is_some_and(|s| s.forwarded.is_none());
-        self.unproposed.iter().take(max).find(|(_, key)| unforwarded(key)).map(|(since, _)| *since)
+    /// Admissible envelopes that have waited for `patience` to be proposed and were not forwarded yet, at most
+    /// `max`, of each key in turn; they count as forwarded from now on.
+    pub(crate) fn take_unforwarded(&mut self, now: Monotonic, patience: u64, max: usize) -> Vec<Envelope> {
+        let mut found = Vec::new();
+        loop {
+            let due = self.unforwarded.iter().take_while(|(pending, _)| now.since(*pending) >= patience);
+            let keys: Vec<PublicKey> =
+                due.take(max.saturating_sub(found.len())).map(|(_, key)| *key).collect();
+            if keys.is_empty() {
+                return found;
+            }
+            for owner in keys {
+                let first = self.owners.get(&owner).and_then(|owner| owner.unforwarded.first());
+                let Some(key) = first.map(|(_, id)| (*id, owner)) else { continue };
+                self.withdraw(&key);
+                if let Some(session) = self.sessions.get_mut(&key) {
+                    session.forwarded = Some(now);
+                    let entry = session.entries.get(&session.next);
+                    found.extend(entry.map(|entry| entry.envelope.value().clone()));
+                }
+                self.watch(&key);
+            }
+        }
+    }
+
+    /// When the first of those began to wait that were not proposed and may be forwarded.
+    pub(crate) fn oldest_unforwarded(&self) -> Option<Monotonic> {
+        self.unforwarded.first().map(|(pending, _)| *pending)
     }
 }

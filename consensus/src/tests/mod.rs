@@ -14,6 +14,7 @@ mod clients;
 mod costs;
 mod door;
 mod evidence;
+mod floods;
 mod forge;
 mod forks;
 mod harness;

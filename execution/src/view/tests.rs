@@ -154,6 +154,38 @@ fn a_budget_that_is_used_up_answers_nothing_more() {
     assert!(overlay.exhausted());
 }
 
+/// A14: rows that come and go within a batch are passed over at a price, or a scan after the other would cost
+/// their square.
+#[test]
+fn a14_rows_that_were_taken_out_are_charged_when_a_scan_passes_them() {
+    let trie = Trie::new();
+    let mut overlay = Overlay::new(&trie);
+    for number in 0..100 {
+        overlay.put(key(number), value(number));
+    }
+    overlay.keep();
+    overlay.begin(u64::MAX);
+    for number in 0..99 {
+        overlay.delete(key(number));
+    }
+    overlay.keep();
+    overlay.begin(500);
+    let mut scans = 0;
+    let (first, last) = ([0; 32], key(99));
+    while overlay.next(&first, None).is_ok() {
+        scans += 1;
+        assert!(scans < 100, "they cost nothing");
+    }
+    assert!(overlay.exhausted());
+    assert!(matches!(trie_first(&mut overlay), Ok(Some((found, _))) if found == last));
+}
+
+/// The first row, outside of any budget.
+fn trie_first(overlay: &mut Overlay<'_, Trie>) -> Result<Option<(Key, Value)>, Missing> {
+    overlay.begin(u64::MAX);
+    overlay.next(&[0; 32], None)
+}
+
 #[test]
 fn a_trie_skips_what_is_hidden() {
     let rows: BTreeMap<Key, Value> = (0..8).map(|number| (key(number), value(number))).collect();

@@ -69,7 +69,12 @@ pub struct Driver {
 }
 
 fn configuration(me: ReplicaIndex) -> Configuration {
-    let pool = PoolBounds { envelopes: POOL_ENVELOPES, bytes: 2 << 20, envelopes_per_session: 4 };
+    let pool = PoolBounds {
+        envelopes: POOL_ENVELOPES,
+        bytes: 2 << 20,
+        envelopes_per_principal: POOL_ENVELOPES / 2,
+        envelopes_per_session: 4,
+    };
     let parameters = Parameters { pool, ..Parameters::default() };
     let cluster = samples::cluster();
     let genesis = cluster.configuration.genesis().clone();

@@ -2,9 +2,9 @@
 
 use quorate_metadata::rows::{GRANTS_PER_ROW_MAX, Grants, Row};
 use quorate_metadata::{Answer, Errno, Progress, keys, release_session};
-use quorate_protocol::Reply;
 use quorate_protocol::operation::{Authority, OpenMode, WriteAt};
 use quorate_protocol::query::Query;
+use quorate_protocol::{OperationBody, Reply};
 
 use crate::check;
 use crate::support::{READ, READ_WRITE, ROOT, WRITE, World, inline, session_id};
@@ -95,6 +95,32 @@ fn a_grant_to_read_stands_in_for_the_mode() {
     assert_eq!(world.read(&query(Some(session_id(2)))), Err(Errno::EACCES));
     world.as_user(7, 7);
     assert!(world.read(&query(None)).is_ok(), "the owner could have opened it before");
+}
+
+/// What was opened before a session was lost stays open under the next one, whatever its mode says by now.
+#[test]
+fn the_owner_takes_a_grant_again_that_went_with_a_session() {
+    let mut world = World::new();
+    world.as_user(1000, 1000);
+    let file = world.open_create(ROOT, "f", 0o444, READ_WRITE).unwrap();
+    world.session = 2;
+    assert_eq!(world.open(file, READ_WRITE), Err(Errno::EACCES), "a first open asks the mode");
+    let reopen = |mode| OperationBody::Reopen { ino: file, mode };
+    assert!(matches!(world.apply(&reopen(READ_WRITE)), Ok(Reply::Inode { created: false, .. })));
+    let write = vec![inline(b"x")];
+    assert!(world.write_pieces(file, WriteAt::Append, write, &[], Authority::Grant).is_ok());
+    world.release(file, READ_WRITE, 1).unwrap();
+    // Nobody else passes, and nothing is truncated by it.
+    let truncating = OpenMode { truncate: true, ..READ_WRITE };
+    assert_eq!(world.apply(&reopen(truncating)), Err(Errno::EINVAL));
+    world.as_user(7, 7);
+    assert_eq!(world.apply(&reopen(READ_WRITE)), Err(Errno::EACCES));
+    assert!(world.apply(&reopen(READ)).is_ok());
+    let nothing = OpenMode { read: false, write: false, truncate: false };
+    assert_eq!(world.apply(&reopen(nothing)), Err(Errno::EINVAL));
+    let gone = OperationBody::Reopen { ino: 99, mode: READ };
+    assert_eq!(world.apply(&gone), Err(Errno::ESTALE));
+    check::consistent(&world);
 }
 
 #[test]

@@ -121,3 +121,41 @@ fn listing_storms_on_one_do_not_disturb_a_copy_on_the_other() {
     });
     shell_within(&b.path, &format!("diff -r {} copy", source.display()), Duration::from_secs(60)).expect(0);
 }
+
+/// As on a local filesystem, whoever removed it and wherever.
+#[test]
+fn a_removed_directory_that_is_open_is_empty_and_has_no_links() {
+    let cluster = Cluster::start();
+    let (one, other) = (cluster.mount("a"), cluster.mount("b"));
+    for remover in [&one, &other] {
+        let script = format!(
+            "python3 - <<'END'
+import errno, os
+os.makedirs('gone/inner')
+os.rmdir('gone/inner')
+f = os.open('gone', os.O_RDONLY | os.O_DIRECTORY)
+assert os.fstat(f).st_nlink == 2
+os.chdir('gone')
+os.rmdir('{}')
+assert os.fstat(f).st_nlink == 0, os.fstat(f)
+assert os.stat('.').st_nlink == 0
+assert os.listdir(f) == [] and os.listdir('.') == []
+def fails(call):
+    try:
+        call()
+    except OSError as error:
+        assert error.errno == errno.ENOENT, error
+    else:
+        raise AssertionError('no error')
+fails(lambda: os.stat('x', dir_fd=f))
+fails(lambda: os.open('x', os.O_CREAT | os.O_WRONLY, dir_fd=f))
+fails(lambda: os.mkdir('x', dir_fd=f))
+fails(lambda: os.symlink('y', 'x', dir_fd=f))
+os.close(f)
+END",
+            remover.at("gone").display()
+        );
+        one.shell(&script);
+        assert!(!one.at("gone").exists());
+    }
+}

@@ -70,6 +70,24 @@ pub(crate) fn write_zeros(file: &File, path: &Path, from: u64, end: u64) -> Resu
     Ok(())
 }
 
+/// Writes what a file holds below `end` once more in its place, so that a sync takes it to the disk whatever the
+/// system believes of it.
+pub(crate) fn rewrite(file: &File, path: &Path, end: u64) -> Result<(), FileError> {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut at = 0;
+    while at < end {
+        let length = usize::try_from(end - at).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
+        let part = chunk.get_mut(..length).unwrap_or_default();
+        let read = read_up_to(file, path, part, at)?;
+        if read == 0 {
+            return Ok(());
+        }
+        file.write_all_at(part.get(..read).unwrap_or_default(), at).at("write", path)?;
+        at += read as u64;
+    }
+    Ok(())
+}
+
 /// The first byte at or after `from` that is not zero.
 pub(crate) fn first_nonzero(file: &File, path: &Path, from: u64) -> Result<Option<u64>, FileError> {
     let mut chunk = vec![0; CHUNK_BYTES];

@@ -1,7 +1,8 @@
 //! Opening a log: reads all of it, cuts a torn tail off, and leaves the writer at its end.
 //!
 //! Invariant: nothing that a sync had promised is cut off, and what is handed to the caller as recovered
-//! is on the disk, not only in the system's cache.
+//! is on the disk, not only in the system's cache, also when the process before this one ended because a
+//! sync had failed (hazard PR7).
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -147,7 +148,10 @@ fn open_active(path: &Path, tail: Position, end: u32) -> Result<Active, LogError
         files::write_zeros(&file, &file_path, found, page_end)?;
         from = page_end;
     }
-    // What was read may so far be in the system's cache alone: after this it is on the disk.
+    // What was read may so far be in the system's cache alone. A sync is not enough to bring it to the disk: one
+    // that failed before may have left its pages marked as clean, and no later one writes those. Every segment
+    // before this one was synced before this one was begun.
+    files::rewrite(&file, &file_path, u64::from(tail.offset))?;
     file.sync_all().at("sync", &file_path)?;
     Ok(Active { segment: tail.segment, file, path: file_path, tail: tail.offset })
 }

@@ -3,7 +3,8 @@
 //! Invariant: every task of a connection ends with it, and `Closed` is the last event that it causes.
 
 use std::io;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use quorate_protocol::Envelope;
@@ -13,7 +14,8 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinSet};
 
 use super::{
-    Answer, ClientConnection, ClientEvent, Clients, Held, ReplyHandle, SMALL_BYTES_MAX, Share, refusal,
+    Answer, ClientConnection, ClientEvent, Clients, ConnectionId, Held, ReplyHandle, SMALL_BYTES_MAX, Share,
+    refusal,
 };
 use crate::error::{Fault, FrameError};
 use crate::frame::{FrameReader, decode_body, encode_frame};
@@ -28,11 +30,14 @@ const STREAM_ABANDONED: VarInt = VarInt::from_u32(1);
 
 /// Serves a client until its connection ends.
 pub(crate) async fn serve(clients: Clients, connection: Connection) {
-    let Ok(place) = clients.0.places.clone().try_acquire_owned() else {
+    let id = ConnectionId(clients.0.connections.fetch_add(1, Ordering::Relaxed));
+    let (from, leaving) = (connection.remote_address().ip(), connection.clone());
+    let close = move || leaving.close(CloseCode::Busy.code(), b"too many clients of no principal");
+    let Some(place) = clients.0.places.enter(id, from, Instant::now(), close) else {
         connection.close(CloseCode::Busy.code(), b"too many clients");
         return;
     };
-    let client = ClientConnection::new(&clients, connection);
+    let client = ClientConnection::new(&clients, id, connection);
     if let Err(error) = serve_streams(&clients, &client).await {
         if error.fault() == Fault::Peer {
             tracing::warn!(remote = %client.remote(), %error, "a client breaks the protocol");
