@@ -64,7 +64,7 @@ wait_for() { # WHAT SECONDS COMMAND...
 }
 mounted() { grep -q " $mount fuse.quorate " /proc/mounts; }
 alike() { # all replicas at one height and root
-  [ "$("$quorate" status | awk '$1 ~ /^[0-9]+$/ { print $5, $9 }' | sort -u | wc -l)" = 1 ]
+  [ "$("$quorate" status | awk '$1 ~ /^[0-9]+$/ { print $5, $11 }' | sort -u | wc -l)" = 1 ]
 }
 
 say "the demonstration"

@@ -59,6 +59,13 @@ quorate_fault_kinds() {
     | sed -n '/^Fault kinds:/,$p' | awk 'NR > 1 && NF { print $1 }' | sed 's/=ID/=2/; s/=MS/=300/'
 }
 
+# Pairs of kinds for n = 7, the first for the first leader: each kind once, and those that might help each other.
+quorate_fault_pairs() {
+  printf '%s\n' equivocate,equivocate equivocate,withhold-from=2 wrong-root,wrong-root \
+    view-change-storm,slow-leader=300 censor,unfair flood,junk stale-reply,corrupt-proof time-liar,silent \
+    crash-loop,bad-signature
+}
+
 # What the tests need besides: test runner, licence checker, and the programs that use the mount.
 quorate_test_tools() {
   quorate_fuse_device

@@ -16,6 +16,14 @@ attacks_of_this_run() {
   for place in 0 1 2; do echo "${kinds[$(((number * 3 + place) % ${#kinds[@]}))]}"; done | paste -sd ,
 }
 
+# The next pair of kinds for each commit, or for each day outside of git.
+pair_of_this_run() {
+  local pairs number
+  mapfile -t pairs < <(quorate_fault_pairs)
+  number=$(git rev-list --count HEAD 2>/dev/null) || number=$(($(date +%s) / 86400))
+  echo "${pairs[$((number % ${#pairs[@]}))]}"
+}
+
 step "lint: format, clippy, dependencies"
 cargo fmt --all --check
 cargo clippy --quiet --workspace --all-targets --features quorate/faults -- -D warnings
@@ -39,9 +47,9 @@ cp "$programs/quorate-sim" "$programs/quorate-sim-probed"
 # Three kinds of faults each time, others for each commit; deploy/soak.sh tries them all.
 step "real processes: clusters, mounts, crashes, bad input, the commands of the README, attacks"
 cargo build --quiet --release --locked --workspace --features quorate/faults
-QUORATE_ATTACKS=$(attacks_of_this_run)
-export QUORATE_ATTACKS
-echo "attacks of this run: $QUORATE_ATTACKS"
+QUORATE_ATTACKS=$(attacks_of_this_run) QUORATE_PAIR=$(pair_of_this_run)
+export QUORATE_ATTACKS QUORATE_PAIR
+echo "attacks of this run: $QUORATE_ATTACKS; at n = 7: $QUORATE_PAIR"
 cargo nextest run --workspace --cargo-profile release --features quorate/faults --no-fail-fast -E 'binary(processes)'
 
 step "the POSIX test suite"

@@ -214,9 +214,9 @@ async fn measure(
         faulty.iter().filter(|_| attacked).map(|index| (*index, kind)).collect();
     let field = Field::start(program, plan.replicas, &listed)?;
     let clients = field.clients(plan.sessions).await?;
-    let hostile = match hostility.filter(|_| attacked) {
-        Some(hostility) => Some(Hostile::start(&field, hostility)?),
-        None => None,
+    let hostile = match (hostility.filter(|_| attacked), clients.first()) {
+        (Some(hostility), Some(client)) => Some(Hostile::start(&field, client, hostility).await?),
+        _ => None,
     };
     let used = || {
         let replicas = faulty.iter().filter_map(|index| field.cluster.running(*index));

@@ -1,13 +1,16 @@
 //! Clients that are hostile: what the replicas must refuse, as fast as it can be sent.
 //!
-//! Invariant: they hold a key like any client, and speak the protocol; nothing here is signed by anybody else.
+//! Invariant: they are a principal of their own with the rights of an ordinary client, and speak the protocol;
+//! nothing here is signed by anybody else.
 //! They run on a thread of their own, which is all of it that honest clients share with them besides the machine.
 
 use crate::field::Field;
 use crate::{BenchError, usage};
-use quorate_crypto::{Bounded, Ed25519Signer, Hash, Signature, Signer as _};
+use quorate_client::Client;
+use quorate_crypto::{Bounded, Ed25519Signer, Hash, NodeSeed, Role, Signature, Signer as _};
 use quorate_protocol::client::ClientRequest;
 use quorate_protocol::envelope::session_id;
+use quorate_protocol::operation::PrincipalRights;
 use quorate_protocol::{
     BatchTime, Credential, Envelope, EnvelopeBody, Groups, Operation, OperationBody, ReplicaIndex,
 };
@@ -17,6 +20,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+/// What their key is made of.
+const KEY_SEED: [u8; 32] = [66; 32];
 /// Operations in one of their envelopes.
 const OPERATIONS: usize = 64;
 /// Questions under way at one replica.
@@ -54,8 +59,24 @@ impl Drop for Hostile {
 }
 
 impl Hostile {
-    /// Starts one at each replica.
-    pub(crate) fn start(field: &Field, hostility: Hostility) -> Result<Self, BenchError> {
+    /// Has `administrator` make them a principal, and starts one at each replica.
+    pub(crate) async fn start(
+        field: &Field,
+        administrator: &Client,
+        hostility: Hostility,
+    ) -> Result<Self, BenchError> {
+        let key = NodeSeed::from_bytes(KEY_SEED).derive(Role::Principal);
+        let rights = PrincipalRights {
+            anyone: true,
+            administrator: false,
+            auditor: false,
+            uids: Bounded::new(),
+            gids: Bounded::new(),
+            squash_root: None,
+            realms: Bounded::new(),
+        };
+        let credential = Credential { uid: 0, gid: 0, groups: Groups::OfPrincipal };
+        administrator.execute(&credential, OperationBody::PutPrincipal { key: key.public(), rights }).await?;
         let failed = |source| BenchError::Io { what: "start hostile clients", source };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let targets: Option<Vec<ReplicaTarget>> =
@@ -64,7 +85,7 @@ impl Hostile {
         let (over, used) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let party = Party {
             cluster: field.cluster.file().cluster(),
-            signer: Arc::new(Ed25519Signer::new(field.key.clone())),
+            signer: Arc::new(Ed25519Signer::new(key)),
             hostility,
             over: Arc::clone(&over),
         };

@@ -77,6 +77,7 @@ impl Replicas for Network {
                     LinkEvent::Connected => Event::Connected(replica),
                     LinkEvent::Disconnected => Event::Disconnected(replica),
                     LinkEvent::Notice(notice) => Event::Notice(replica, Box::new(notice)),
+                    LinkEvent::Garbled(error) => Event::Garbled(replica, error.to_string()),
                 };
                 if sender.send(event).await.is_err() {
                     return;

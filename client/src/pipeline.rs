@@ -36,6 +36,8 @@ pub(crate) use loss::SessionAt;
 /// Results of one envelope under different uncertified headers that are kept at once.
 pub(crate) const CANDIDATES_MAX: usize = 8;
 
+/// Fetches of results before the wait between them doubles.
+const FETCHES_PER_DOUBLING: u32 = 4;
 /// Retries before the session's row is asked for.
 const ATTEMPTS_BEFORE_RESOLVE: u32 = 2;
 /// First wait before an envelope that was skipped is sent again.
@@ -480,7 +482,9 @@ impl Pipeline {
             if flight.fetch_at.is_some_and(|fetch_at| fetch_at <= now) {
                 actions.push(Action::Fetch { first, attempt: flight.fetches });
                 flight.fetches = flight.fetches.saturating_add(1);
-                flight.fetch_at = Some(later(now, back_off(RESULTS_WAIT, flight.fetches, RETRY_MAX)));
+                // A few in quick succession: the first often comes before a view change is over.
+                let doublings = flight.fetches / FETCHES_PER_DOUBLING;
+                flight.fetch_at = Some(later(now, back_off(RESULTS_WAIT, doublings, RETRY_MAX)));
             }
         }
         actions

@@ -43,6 +43,8 @@ pub enum Event {
     Disconnected(ReplicaIndex),
     /// A replica pushed something.
     Notice(ReplicaIndex, Box<Notice>),
+    /// A replica pushed what does not decode, and why it does not.
+    Garbled(ReplicaIndex, String),
 }
 
 /// All replicas of one cluster, with links that heal themselves.

@@ -63,7 +63,7 @@ pub enum Output {
 /// `quorate dev`.
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
-#[cfg_attr(feature = "faults", command(after_help = fault_help()))]
+#[cfg_attr(feature = "faults", command(after_help = dev_help()))]
 pub struct DevArgs {
     /// Act on one replica of a running cluster.
     #[command(subcommand)]
@@ -88,6 +88,18 @@ pub struct DevArgs {
     #[cfg(feature = "faults")]
     #[arg(long = "fault", value_name = "ID=KIND", value_parser = parse_fault)]
     pub faults: Vec<(u8, quorate_replica::faults::Fault)>,
+    /// Make the network between replicas, and to clients, worse on purpose; may be given several times. How
+    /// rules are written is listed below.
+    #[cfg(feature = "faults")]
+    #[arg(long = "network", value_name = "RULE")]
+    pub network: Vec<quorate_cluster::network::Rule>,
+}
+
+/// What `dev` can break, for its help.
+#[cfg(feature = "faults")]
+fn dev_help() -> String {
+    // The kinds last: scripts read them from here.
+    format!("Rules of the network:\n{}\n{}", quorate_cluster::network::RULE_HELP, fault_help())
 }
 
 /// The kinds of faults, for the help.

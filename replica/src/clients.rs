@@ -8,7 +8,7 @@ use quorate_crypto::{Certificate, Hash};
 use quorate_execution::Executed;
 use quorate_protocol::client::{ClientReply, Notice, Refusal};
 use quorate_protocol::query::ReadRequest;
-use quorate_protocol::{Height, Proposal, SessionId, Vote};
+use quorate_protocol::{Height, Proposal, SessionId, View, Vote};
 use quorate_transport::{ClientConnection, ConnectionId, ReplyHandle};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -34,8 +34,16 @@ struct Route {
 
 /// Envelopes of routed sessions in one proposal.
 struct Proposed {
-    envelopes: Vec<(SessionId, u64)>,
-    /// Whether the results have left.
+    envelopes: Vec<Awaited>,
+    /// The view of the last COMMIT that their clients were sent.
+    voted: Option<View>,
+}
+
+/// An envelope whose client waits.
+struct Awaited {
+    session: SessionId,
+    first: u64,
+    /// Whether its results have left.
     answered: bool,
 }
 
@@ -76,14 +84,13 @@ impl Clients {
 
     /// Notes which sessions wait for a proposal.
     pub fn proposed(&mut self, digest: Hash, proposal: &Proposal) {
-        let waiting: Vec<(SessionId, u64)> = proposal
-            .envelopes
-            .iter()
-            .filter(|envelope| self.routes.contains_key(&envelope.body.session))
-            .map(|envelope| (envelope.body.session, envelope.body.first))
+        let bodies = proposal.envelopes.iter().map(|envelope| &envelope.body);
+        let waiting: Vec<Awaited> = bodies
+            .filter(|body| self.routes.contains_key(&body.session))
+            .map(|body| Awaited { session: body.session, first: body.first, answered: false })
             .collect();
         if !waiting.is_empty() {
-            self.proposed.insert(digest, Proposed { envelopes: waiting, answered: false });
+            self.proposed.insert(digest, Proposed { envelopes: waiting, voted: None });
         }
     }
 
@@ -92,30 +99,32 @@ impl Clients {
         self.proposed.remove(digest);
     }
 
-    /// The proposal is committed. Whoever chose this replica for the results has them now, even if this
-    /// replica learned of the certificate before it could vote.
-    pub fn committed(&mut self, digest: &Hash, executed: &Executed, certificate: &Certificate) {
-        if let Some(proposed) = self.proposed.remove(digest)
-            && !proposed.answered
-        {
-            self.send_results(&proposed.envelopes, executed, Some(certificate));
+    /// The proposal is committed. Whoever chose this replica for the results has them now. If its client may not
+    /// have a quorum of COMMITs of one view, because views changed meanwhile, it gets the certificate with them.
+    pub fn committed(&mut self, digest: &Hash, executed: &Executed, certificate: &Certificate, view: View) {
+        let Some(mut proposed) = self.proposed.remove(digest) else { return };
+        if certificate.view != view || proposed.voted != Some(certificate.view) {
+            proposed.envelopes.iter_mut().for_each(|envelope| envelope.answered = false);
         }
+        self.send_results(&mut proposed.envelopes, executed, Some(certificate));
     }
 
+    /// Sends results that have not left yet to whoever chose this replica for them.
     fn send_results(
         &self,
-        envelopes: &[(SessionId, u64)],
+        envelopes: &mut [Awaited],
         executed: &Executed,
         certificate: Option<&Certificate>,
     ) {
-        for (session, first) in envelopes {
-            if let Some(route) = self.routes.get(session)
+        for envelope in envelopes.iter_mut().filter(|envelope| !envelope.answered) {
+            if let Some(route) = self.routes.get(&envelope.session)
                 && route.results
-                && let Some(index) = executed.receipts.find(session, *first)
+                && let Some(index) = executed.receipts.find(&envelope.session, envelope.first)
                 && let Some(results) =
                     executed.receipts.results(executed.state.header(), index, certificate.cloned())
             {
                 route.connection.notify(&Notice::Results(results));
+                envelope.answered = true;
             }
         }
     }
@@ -124,14 +133,12 @@ impl Clients {
     /// results first, so that they hold the header when the last COMMIT arrives.
     pub fn committing(&mut self, vote: &Vote, digest: Hash, executed: Option<&Arc<Executed>>) {
         let Some(mut proposed) = self.proposed.remove(&digest) else { return };
-        if let Some(executed) = executed
-            && !proposed.answered
-        {
-            self.send_results(&proposed.envelopes, executed, None);
-            proposed.answered = true;
+        if let Some(executed) = executed {
+            self.send_results(&mut proposed.envelopes, executed, None);
         }
+        proposed.voted = Some(vote.view);
         let mut told = BTreeSet::new();
-        for (session, _) in &proposed.envelopes {
+        for Awaited { session, .. } in &proposed.envelopes {
             let Some(route) = self.routes.get(session) else { continue };
             if told.insert(route.connection.id())
                 && let Ok(votes) = vec![vote.clone()].try_into()

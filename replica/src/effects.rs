@@ -137,7 +137,7 @@ impl Node {
         self.certificate = Some(certificate.clone());
         self.blocks.committed(&executed);
         self.keeper.committed(token, Arc::clone(&executed));
-        self.clients.committed(&digest, &executed, &certificate);
+        self.clients.committed(&digest, &executed, &certificate, self.consensus.view());
         self.history.committed(&executed, certificate);
         self.answer_waiting_reads();
     }

@@ -133,6 +133,9 @@ impl Node {
         let held = !matches!(admitted, Err(Refused::Faulty { .. }));
         let whose = (connection.id(), principal.as_ref());
         apply(self.client_budgets.checked(whose, (checks, held), now), connection);
+        if matches!(admitted, Err(Refused::Useless)) {
+            apply(self.client_budgets.useless(connection.id(), now), connection);
+        }
         admitted.ok()
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::{Connection, Endpoint, EndpointConfig, RecvStream, SendStream};
-use quorate_crypto::{Address, Hash, PublicKey, Signer};
+use quorate_crypto::{Address, DecodeError, Hash, PublicKey, Signer};
 use quorate_protocol::client::{ClientReply, ClientRequest, Notice};
 use quorate_protocol::limits::{ENVELOPE_BYTES_MAX, FRAME_BYTES_MAX};
 use quorate_protocol::{Envelope, ReplicaIndex};
@@ -232,12 +232,12 @@ impl ReplicaConnection {
 
 /// What a replica pushes. Ends with the connection.
 #[derive(Debug)]
-pub struct Notices(mpsc::UnboundedReceiver<(Notice, Permit)>);
+pub struct Notices(mpsc::UnboundedReceiver<(Result<Notice, DecodeError>, Permit)>);
 
 impl Notices {
-    /// The next notice, decoded but not verified; `None` when the connection has ended. Cancelling it
-    /// loses nothing.
-    pub async fn recv(&mut self) -> Option<Notice> {
+    /// The next notice, decoded but not verified; `None` when the connection has ended. One that does not decode
+    /// ends nothing: what is submitted must reach a liar as well, who may lead. Cancelling it loses nothing.
+    pub async fn recv(&mut self) -> Option<Result<Notice, DecodeError>> {
         self.0.recv().await.map(|(notice, _)| notice)
     }
 }
@@ -301,14 +301,19 @@ async fn write_submissions(connection: Connection, submissions: Arc<Outbox>) -> 
 /// Reads the one stream of notices.
 async fn read_notices(
     connection: Connection,
-    sender: mpsc::UnboundedSender<(Notice, Permit)>,
+    sender: mpsc::UnboundedSender<(Result<Notice, DecodeError>, Permit)>,
 ) -> Result<(), FrameError> {
     let budget = Budget::new(NOTICE_BYTES_MAX, NOTICES_MAX);
     let stream = connection.accept_uni().await.map_err(io::Error::from)?;
     let mut reader = FrameReader::new(stream, FRAME_BYTES_MAX);
     while let Some(length) = reader.length().await? {
         let permit = budget.take(length).await.ok_or(FrameError::Protocol("no budget"))?;
-        let notice = decode_body(&reader.body(length).await?)?;
+        let notice = match decode_body(&reader.body(length).await?) {
+            Ok(notice) => Ok(notice),
+            // The frame was whole: the next one is where it should be.
+            Err(FrameError::Decode(error)) => Err(error),
+            Err(error) => return Err(error),
+        };
         if sender.send((notice, permit)).is_err() {
             // The caller does not want notices; let them be dropped at the other end.
             return Ok(());

@@ -26,6 +26,7 @@ pub mod client;
 pub mod cluster_file;
 pub mod endpoint;
 pub mod error;
+mod fair;
 #[cfg(feature = "faults")]
 pub mod faults;
 pub mod frame;

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use quorate_crypto::Signer;
+use quorate_crypto::{DecodeError, Signer};
 use quorate_protocol::client::{ClientReply, ClientRequest, Notice};
 use quorate_protocol::{Envelope, ReplicaIndex};
 use tokio::sync::{mpsc, watch};
@@ -26,6 +26,8 @@ pub enum LinkEvent {
     Disconnected,
     /// The replica pushed something, decoded but not verified.
     Notice(Notice),
+    /// The replica pushed what does not decode: its fault.
+    Garbled(DecodeError),
 }
 
 /// A link to one replica; clones share it, and it ends with the last of them.
@@ -147,7 +149,7 @@ impl Caller {
     /// Passes notices on until the connection ends.
     async fn forward(&self, connection: &ReplicaConnection, mut notices: Notices) {
         while let Some(notice) = notices.recv().await {
-            self.report(LinkEvent::Notice(notice)).await;
+            self.report(notice.map_or_else(LinkEvent::Garbled, LinkEvent::Notice)).await;
         }
         let error = connection.closed().await;
         tracing::info!(replica = self.target.replica, %error, "connection with a replica ended");

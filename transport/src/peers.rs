@@ -3,7 +3,7 @@
 //! Invariant: sending never blocks and never queues without bound; when a lane is full its oldest frame
 //! gives way and is counted, because consensus sends again and catches up. Lanes are streams of their
 //! own with priorities, so that a large proposal or catch-up never stands before a vote. What arrives is
-//! bounded for each peer and lane, so that no peer can crowd out another one.
+//! bounded for each peer and lane, and peers are served in turn, so that none can crowd out another one.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,13 +13,13 @@ use quinn::{Connection, Endpoint, RecvStream, SendStream};
 use quorate_crypto::{Address, PublicKey};
 use quorate_protocol::limits::{FRAME_BYTES_MAX, PROPOSAL_BYTES_MAX};
 use quorate_protocol::{PeerMessage, ReplicaIndex};
-use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::address::resolve;
 use crate::budget::{Budget, Pause, Permit};
 use crate::endpoint::ReplicaTransportConfiguration;
 use crate::error::{FrameError, TransportError};
+use crate::fair;
 use crate::frame::{FrameReader, decode_body, encode_frame};
 use crate::outbox::Outbox;
 use crate::tls;
@@ -75,7 +75,7 @@ pub enum PeerEvent {
 
 /// The receiving end of the network of replicas.
 #[derive(Debug)]
-pub struct PeerEvents(mpsc::UnboundedReceiver<(PeerEvent, Permit)>);
+pub struct PeerEvents(fair::Receiver<(PeerEvent, Permit)>);
 
 impl PeerEvents {
     /// The next event; `None` after the transport ended. Cancelling it loses nothing.
@@ -85,7 +85,7 @@ impl PeerEvents {
 
     /// The next event, if one is there.
     pub fn try_recv(&mut self) -> Option<PeerEvent> {
-        self.0.try_recv().ok().map(|(event, _)| event)
+        self.0.try_recv().map(|(event, _)| event)
     }
 }
 
@@ -108,7 +108,7 @@ pub struct PeerNetwork(Arc<Network>);
 struct Network {
     me: ReplicaIndex,
     peers: Vec<Peer>,
-    events: mpsc::UnboundedSender<(PeerEvent, Permit)>,
+    events: fair::Sender<(PeerEvent, Permit)>,
 }
 
 /// One peer; the entry of this replica itself stays unused.
@@ -163,7 +163,7 @@ impl Peer {
 impl PeerNetwork {
     pub(crate) fn new(me: ReplicaIndex, n: usize) -> (Self, PeerEvents) {
         // Permits bound what is in this channel; see `budget`.
-        let (events, receiver) = mpsc::unbounded_channel();
+        let (events, receiver) = fair::channel();
         let peers = (0..n).map(|_| Peer::new()).collect();
         (Self(Arc::new(Network { me, peers, events })), PeerEvents(receiver))
     }
@@ -390,8 +390,7 @@ pub(crate) async fn serve(network: &PeerNetwork, index: ReplicaIndex, connection
 async fn report(network: &PeerNetwork, index: ReplicaIndex, event: PeerEvent) {
     let Some(state) = network.peer(index).and_then(|peer| peer.lane(Lane::Urgent)) else { return };
     if let Some(permit) = state.inbox.take(0).await {
-        // Fails only when nobody listens any more.
-        let _ = network.0.events.send((event, permit));
+        network.0.events.send(u64::from(index), (event, permit));
     }
 }
 
@@ -498,8 +497,7 @@ async fn read_message(
     if !lane.carries(&message) {
         return Err(FrameError::Protocol("a message on a lane that is not its own"));
     }
-    // Fails only when nobody listens any more; the end of the transport closes the connection then.
-    let _ = network.0.events.send((PeerEvent::Message { from, message, bytes: length }, permit));
+    network.0.events.send(u64::from(from), (PeerEvent::Message { from, message, bytes: length }, permit));
     Ok(())
 }
 

@@ -14,9 +14,10 @@ use quorate_crypto::{BoundedBytes, Ed25519Verifier, Hash, PublicKey, Signature};
 use quorate_protocol::ReplicaIndex;
 use quorate_protocol::client::{ClientReply, ClientRequest, Notice, Refusal};
 use quorate_protocol::limits::{ERROR_TEXT_BYTES_MAX, FRAME_BYTES_MAX};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::budget::{Budget, Pause};
+use crate::fair;
 use crate::frame::encode_frame;
 use crate::identity::{Exporter, check};
 use crate::outbox::Outbox;
@@ -106,7 +107,7 @@ enum Held {
 
 /// The receiving end of what clients want.
 #[derive(Debug)]
-pub struct ClientEvents(mpsc::UnboundedReceiver<(ClientEvent, Held)>);
+pub struct ClientEvents(fair::Receiver<(ClientEvent, Held)>);
 
 impl ClientEvents {
     /// The next event; `None` after the transport ended. Cancelling it loses nothing.
@@ -116,7 +117,7 @@ impl ClientEvents {
 
     /// The next event, if one is there.
     pub fn try_recv(&mut self) -> Option<ClientEvent> {
-        self.0.try_recv().ok().map(|(event, _)| event)
+        self.0.try_recv().map(|(event, _)| event)
     }
 }
 
@@ -132,14 +133,14 @@ struct Shared {
     places: Places,
     requests: Budget,
     replies: Budget,
-    events: mpsc::UnboundedSender<(ClientEvent, Held)>,
+    events: fair::Sender<(ClientEvent, Held)>,
     connections: AtomicU64,
 }
 
 impl Clients {
     pub(crate) fn new(cluster: Hash, me: ReplicaIndex, limits: ClientLimits) -> (Self, ClientEvents) {
         // Permits bound what is in this channel; see `budget`.
-        let (events, receiver) = mpsc::unbounded_channel();
+        let (events, receiver) = fair::channel();
         let bytes_total = limits.bytes_total.max(FRAME_BYTES_MAX);
         let shared = Shared {
             cluster,

@@ -289,6 +289,7 @@ impl Task {
                     self.replace_chosen();
                 }
             }
+            Event::Garbled(replica, error) => self.accuse(replica, &error),
             Event::Notice(replica, notice) => match *notice {
                 Notice::Commits(votes) => votes.iter().for_each(|vote| self.vote(replica, vote)),
                 Notice::Results(results) => {
@@ -317,6 +318,14 @@ impl Task {
         self.chosen.into_iter().for_each(|chosen| self.submit_again(chosen));
     }
 
+    /// Names a liar, whose results nobody waits for any longer.
+    fn accuse(&mut self, replica: ReplicaIndex, reason: &dyn std::fmt::Display) {
+        self.core.accuse(replica, reason);
+        if self.chosen == Some(replica) {
+            self.replace_chosen();
+        }
+    }
+
     /// What was asked of another replica settled what the chosen one should have sent long before.
     fn missed(&mut self) {
         self.misses = self.misses.saturating_add(1);
@@ -333,17 +342,17 @@ impl Task {
             }
             return;
         }
-        let trust = &self.core.trust;
-        let counted = self.tally.add(from, vote, &self.core.members, trust.verifier());
+        let core = Arc::clone(&self.core);
+        let counted = self.tally.add(from, vote, &core.members, core.trust.verifier());
         for (replica, fault) in counted.faults {
-            self.core.accuse(replica, &fault);
+            self.accuse(replica, &fault);
         }
         let Some(certificate) = counted.certificate else {
             self.pipeline.expect_results(Instant::now());
             return;
         };
-        self.core.led_by(certificate.view);
-        if trust.adopt(&certificate).is_err() {
+        core.led_by(certificate.view);
+        if core.trust.adopt(&certificate).is_err() {
             // Logged; nothing that contradicts what is known is acted upon.
             return;
         }
@@ -360,7 +369,7 @@ impl Task {
         let time = self.time();
         match self.pipeline.results(results, &self.core.trust, time) {
             Ok(outcome) => self.outcome(outcome),
-            Err(reason) => self.core.accuse(from, &reason),
+            Err(reason) => self.accuse(from, &reason),
         }
     }
 

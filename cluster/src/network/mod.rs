@@ -1,14 +1,14 @@
 //! A network that can be broken while a cluster runs: every link between two replicas, and between clients and
 //! a replica, goes through a relay of this process, in both directions apart.
 //!
-//! Invariant: exists only with the feature `faults`; a relay changes no byte, it only delays, loses and cuts;
+//! Invariant: exists only with the feature `faults`; a relay changes no byte, it only delays, loses, doubles and cuts;
 //! what it holds back is bounded. A replica's own entry in its own cluster file stays where it really listens,
 //! so that the true addresses can always be found again.
 
 mod conditions;
 mod relay;
 
-pub use conditions::{Conditions, Place, Rule, RuleError};
+pub use conditions::{Conditions, Place, RULE_HELP, Rule, RuleError};
 
 use crate::LocalCluster;
 use crate::local::ClusterError;
@@ -81,10 +81,11 @@ impl Network {
         }
     }
 
-    /// Sets all conditions anew: those of the rules, the last one that fits counting, and nothing elsewhere.
-    pub fn apply(&self, rules: &[Rule]) {
+    /// Sets all conditions anew: those of the rules that hold so long after the start, the last one that fits
+    /// counting, and nothing elsewhere.
+    pub fn apply(&self, rules: &[Rule], elapsed: Duration) {
         for ((from, to), direction) in &self.directions {
-            let rule = rules.iter().rev().find(|rule| rule.fits(*from, *to));
+            let rule = rules.iter().rev().find(|rule| rule.holds(elapsed) && rule.fits(*from, *to));
             direction.set(rule.map_or_else(Conditions::default, |rule| rule.conditions));
         }
     }

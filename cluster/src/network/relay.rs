@@ -42,14 +42,16 @@ impl Direction {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// How much later the next datagram arrives; `None` if it never does.
-    fn next(&self) -> Option<Duration> {
-        let Conditions { delay, loss, cut } = *self.conditions.lock().unwrap_or_else(PoisonError::into_inner);
+    /// How much later the next datagram arrives, and how often; `None` if it never does.
+    fn next(&self) -> Option<(Duration, usize)> {
+        let conditions = *self.conditions.lock().unwrap_or_else(PoisonError::into_inner);
+        let Conditions { delay, loss, duplicate, cut } = conditions;
         let through = !cut && (loss == 0 || self.roll() >= loss);
         if !through {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
-        through.then_some(delay)
+        let twice = through && duplicate > 0 && self.roll() < duplicate;
+        through.then_some((delay, if twice { 2 } else { 1 }))
     }
 
     /// A number below a million.
@@ -194,16 +196,16 @@ fn carry(
         // Fails when nothing came in time, or when a datagram of ours found nobody: neither ends the relay.
         let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
         let bytes = buffer.get(..length).unwrap_or_default();
-        match direction.next() {
-            None => {}
-            Some(Duration::ZERO) if held.is_empty() => hand_on(from, bytes),
-            Some(delay) if held.len() < HELD_MAX => {
+        let Some((delay, times)) = direction.next() else { continue };
+        for _ in 0..times {
+            if delay.is_zero() && held.is_empty() {
+                hand_on(from, bytes);
+            } else if held.len() < HELD_MAX {
                 let due = Instant::now() + delay;
                 // A shorter delay than before overtakes nothing.
                 let due = held.back().map_or(due, |(last, ..)| due.max(*last));
                 held.push_back((due, from, bytes.to_vec()));
-            }
-            Some(_) => {
+            } else {
                 direction.lost.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -249,5 +251,10 @@ mod tests {
         std::thread::sleep(Duration::from_millis(100));
         let lost = there.lost();
         assert!((8..=32).contains(&lost), "{lost} of 40");
+        while replica.recv_from(&mut buffer).is_ok() {}
+        there.set(Conditions { duplicate: MILLION, ..Conditions::default() });
+        caller.send_to(b"twice", relay.address()).unwrap();
+        let mut arrived = || replica.recv_from(&mut buffer).ok().map(|(length, _)| length);
+        assert_eq!([arrived(), arrived(), arrived()], [Some(5), Some(5), None]);
     }
 }

@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use quorate_bench::consensus::Work;
 use quorate_bench::crash::{self, Crash, CrashReport};
 use quorate_bench::meta::{self, Meta};
-use quorate_bench::{Report, consensus};
+use quorate_bench::{BenchError, Report, consensus};
 use quorate_client::ClientOptions;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -63,13 +63,25 @@ fn leader_crash(args: &BenchLeaderCrashArgs) -> CommandResult {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Works to its end, or until SIGINT or SIGTERM; either way what it started is stopped.
+async fn unless_interrupted<T>(work: impl Future<Output = Result<T, BenchError>>) -> Result<T, Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        done = work => Ok(done?),
+        _ = interrupt.recv() => Err(Failure::new("interrupted")),
+        _ = terminate.recv() => Err(Failure::new("interrupted")),
+    }
+}
+
 /// Kills leaders behind a bar that says how far it is.
 fn crash_leaders(program: &Path, crash: &Crash) -> Result<CrashReport, Failure> {
     let bar = bar(crash.kills.saturating_mul(2));
-    let report = runtime()?.block_on(crash::run(program, crash, |line| {
+    let work = crash::run(program, crash, |line| {
         bar.inc(1);
         tell(&bar, line);
-    }))?;
+    });
+    let report = runtime()?.block_on(unless_interrupted(work))?;
     bar.finish_and_clear();
     Ok(report)
 }
@@ -179,7 +191,8 @@ mod faults {
             }
             Progress::Done(row) => tell(&bar, &row.markdown()),
         };
-        let table = super::runtime()?.block_on(attacks::run(program, plan, progress))?;
+        let work = attacks::run(program, plan, progress);
+        let table = super::runtime()?.block_on(super::unless_interrupted(work))?;
         bar.finish_and_clear();
         Ok(table)
     }

@@ -62,6 +62,8 @@ struct Running {
     cluster: LocalCluster,
     mount: PathBuf,
     mounted: Option<Child>,
+    #[cfg(feature = "faults")]
+    network: Option<network::Worse>,
     // Removed last, when everything in it has stopped.
     _temporary: Option<tempfile::TempDir>,
 }
@@ -75,6 +77,12 @@ impl Drop for Running {
             wait_or_kill(&mut child, Duration::from_secs(10));
         }
         self.cluster.stop_all();
+        #[cfg(feature = "faults")]
+        if self.network.take().is_some()
+            && let Err(error) = self.cluster.restore_addresses()
+        {
+            eprintln!("quorate: {error}");
+        }
     }
 }
 
@@ -109,8 +117,15 @@ fn run_cluster(args: &DevArgs, log: &str) -> CommandResult {
         .map_err(|error| Failure::new(format!("cannot make the mount point {}: {error}", mount.display())))?;
     let began = Instant::now();
     #[cfg(feature = "faults")]
-    let cluster = with_faults(cluster, &args.faults)?;
-    let mut running = Running { cluster, mount, mounted: None, _temporary: temporary };
+    let (cluster, network) = network::worsen(with_faults(cluster, &args.faults)?, &args.network)?;
+    let mut running = Running {
+        cluster,
+        mount,
+        mounted: None,
+        #[cfg(feature = "faults")]
+        network,
+        _temporary: temporary,
+    };
     running.cluster.start_all()?;
     mount_cluster(&mut running, args, log, &program)?;
     describe(&running, began.elapsed());
@@ -123,6 +138,9 @@ fn run_cluster(args: &DevArgs, log: &str) -> CommandResult {
 fn open_or_create(args: &DevArgs, directory: &Path, program: &Path) -> Result<LocalCluster, Failure> {
     if directory.join(quorate_replica::layout::CLUSTER_FILE).exists() {
         let mut cluster = LocalCluster::open(directory, program)?;
+        // Of a run with a worse network that was killed.
+        #[cfg(feature = "faults")]
+        cluster.restore_addresses()?;
         cluster.refresh_ports()?;
         return Ok(cluster);
     }
@@ -149,6 +167,54 @@ fn with_faults(
         eprintln!("quorate: replica {replica} is faulty on purpose: {fault}");
     }
     Ok(cluster)
+}
+
+/// A network that is worse on purpose.
+#[cfg(feature = "faults")]
+mod network {
+    use super::{Failure, LocalCluster, POLL_INTERVAL};
+    use quorate_cluster::network::{Network, Rule};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread::JoinHandle;
+    use std::time::Instant;
+
+    /// Applies rules when their time has come, until it is dropped.
+    pub(super) struct Worse {
+        over: Arc<AtomicBool>,
+        thread: Option<JoinHandle<()>>,
+    }
+
+    impl Drop for Worse {
+        fn drop(&mut self) {
+            self.over.store(true, Ordering::Relaxed);
+            if let Some(thread) = self.thread.take() {
+                // It says why itself if it panics.
+                let _ = thread.join();
+            }
+        }
+    }
+
+    /// Puts relays into every link if there are rules.
+    pub(super) fn worsen(
+        mut cluster: LocalCluster,
+        rules: &[Rule],
+    ) -> Result<(LocalCluster, Option<Worse>), Failure> {
+        if rules.is_empty() {
+            return Ok((cluster, None));
+        }
+        let network = Network::between(&mut cluster)?;
+        let over = Arc::new(AtomicBool::new(false));
+        let (rules, stop, began) = (rules.to_vec(), Arc::clone(&over), Instant::now());
+        let thread = std::thread::Builder::new().name("network".to_owned()).spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                network.apply(&rules, began.elapsed());
+                std::thread::sleep(POLL_INTERVAL);
+            }
+        })?;
+        eprintln!("quorate: the network is worse on purpose");
+        Ok((cluster, Some(Worse { over, thread: Some(thread) })))
+    }
 }
 
 /// Starts `quorate mount --foreground` and waits until the mount answers.

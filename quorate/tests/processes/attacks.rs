@@ -6,6 +6,7 @@
 mod beyond;
 mod clocks;
 mod links;
+mod network;
 mod one;
 
 use crate::harness::{PATIENCE, Ran, quorate, run, run_dev, scratch, shell};
@@ -32,7 +33,7 @@ const WORK: &str = r#"
 const SETTLE: &str = r#"
     for attempt in {1..240}; do
         alike=$({ quorate status || true; } | awk -v faulty=" $FAULTY " \
-            '$1 ~ /^[0-9]+$/ && !index(faulty, " " $1 " ") { print $5, $9 $10 }' | sort | uniq -c)
+            '$1 ~ /^[0-9]+$/ && !index(faulty, " " $1 " ") { print $5, $11 }' | sort | uniq -c)
         set -- $alike
         if [ $# = 3 ] && [ "$1" = "$CORRECT" ]; then echo "settled $2 $3"; break; fi
         sleep 0.25
@@ -51,6 +52,12 @@ struct Attacked {
 /// Runs `quorate dev` with these faults and a client at work, to a settled end.
 #[track_caller]
 fn attack(n: u8, faults: &[(u8, &str)], work: &str) -> Attacked {
+    attack_over(n, faults, &[], work)
+}
+
+/// The same over a network with these rules.
+#[track_caller]
+fn attack_over(n: u8, faults: &[(u8, &str)], network: &[&str], work: &str) -> Attacked {
     let home = scratch();
     let source = home.path().join("source");
     small_tree(&source);
@@ -62,6 +69,9 @@ fn attack(n: u8, faults: &[(u8, &str)], work: &str) -> Attacked {
     command.arg(n.to_string()).arg("--dir").arg(&directory);
     for (replica, kind) in faults {
         command.args(["--fault", &format!("{replica}={kind}")]);
+    }
+    for rule in network {
+        command.args(["--network", rule]);
     }
     command.arg("--exec").arg(format!("exec bash '{}'", script.display()));
     let names: Vec<String> = faulty.iter().map(u8::to_string).collect();

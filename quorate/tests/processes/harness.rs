@@ -124,7 +124,28 @@ impl Ran {
     }
 }
 
-/// Runs a command to its end, with a time limit.
+/// Kills everybody who descends from a process, whatever group each is in: `quorate dev` starts its replicas
+/// and its mount in groups of their own.
+fn kill_tree(pid: u32) {
+    let children = |pid: u32| {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+        let pids = lists.flat_map(|list| {
+            list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()
+        });
+        pids.collect::<Vec<u32>>()
+    };
+    // All are looked for before the first is killed: who has lost its parent is found no more.
+    let mut found = vec![pid];
+    let mut next = 0;
+    while let Some(parent) = found.get(next).copied() {
+        found.extend(children(parent));
+        next += 1;
+    }
+    found.into_iter().for_each(kill_process);
+}
+
+/// Runs a command to its end, with a time limit, after which it is killed with all that it has started.
 #[track_caller]
 pub fn run(command: &mut Command, patience: Duration) -> Ran {
     let began = Instant::now();
@@ -142,7 +163,8 @@ pub fn run(command: &mut Command, patience: Duration) -> Ran {
             break status;
         }
         if began.elapsed() > patience {
-            let _ = child.kill();
+            kill_tree(child.id());
+            let _ = child.wait();
             panic!("still running after {} s: {shown}", patience.as_secs());
         }
         std::thread::sleep(Duration::from_millis(5));
@@ -487,4 +509,18 @@ pub fn copy_sources(directory: &Path) -> usize {
     let count = shell(Path::new("/"), &script).expect(0).stdout.trim().parse().unwrap();
     assert!(count > 200, "only {count} files");
     count
+}
+
+#[test]
+fn a_command_that_takes_too_long_is_killed_with_all_that_it_has_started() {
+    let home = tempfile::tempdir().unwrap();
+    let script = "setsid sleep 60 & echo $! > pid; wait";
+    let slow = std::panic::catch_unwind(|| {
+        let mut command = Command::new("bash");
+        run(command.args(["-c", script]).current_dir(home.path()), Duration::from_millis(500))
+    });
+    assert!(slow.is_err());
+    let pid = std::fs::read_to_string(home.path().join("pid")).unwrap();
+    let gone = || !Path::new("/proc").join(pid.trim()).join("cwd").exists();
+    wait_until("its child is gone", Duration::from_secs(5), gone);
 }

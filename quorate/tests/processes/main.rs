@@ -16,6 +16,8 @@ mod faults;
 mod files;
 mod harness;
 mod leader_crash;
+#[cfg(feature = "faults")]
+mod linearizable;
 mod open_files;
 mod posix;
 mod readme;

@@ -21,6 +21,9 @@ pub const CHECKS: Rate = Rate { burst: 16_384, per_second: 16_384 };
 pub const STRANGERS_CHECKS: Rate = Rate { burst: 2048, per_second: 1024 };
 /// Signatures checked for one connection that did not hold. A correct client has none.
 pub const WASTED_CHECKS: Rate = Rate { burst: 16, per_second: 1 };
+/// Envelopes of one connection that can have no effect. A correct client has a few, when it sends again what is
+/// over, or when a replica has yet to hear of a session: they cost no check, but they cost reading.
+pub const USELESS: Rate = Rate { burst: 1024, per_second: 256 };
 /// Principals whose budgets are remembered; those with nothing to make good are forgotten first.
 pub const PRINCIPALS_MAX: usize = 1024;
 
@@ -29,6 +32,7 @@ struct Connection {
     messages: Bucket,
     bytes: Bucket,
     wasted: Bucket,
+    useless: Bucket,
 }
 
 impl Connection {
@@ -37,6 +41,7 @@ impl Connection {
             messages: Bucket::new(MESSAGES),
             bytes: Bucket::new(BYTES),
             wasted: Bucket::new(WASTED_CHECKS),
+            useless: Bucket::new(USELESS),
         }
     }
 }
@@ -112,6 +117,12 @@ impl ClientBudgets {
         Verdict::after(wait)
     }
 
+    /// An envelope was dropped that can have no effect.
+    pub fn useless(&mut self, connection: ConnectionId, now: Instant) -> Verdict {
+        let account = self.connections.entry(connection).or_insert_with(Connection::new);
+        Verdict::after(account.useless.charge(1, now))
+    }
+
     fn of_principal(&mut self, key: &PublicKey, now: Instant) -> &mut Bucket {
         if self.principals.len() >= PRINCIPALS_MAX && !self.principals.contains_key(key) {
             // Who owes something could only shed that by being forgotten, so the others go first.
@@ -152,6 +163,18 @@ mod tests {
         assert!(matches!(wait, Some(Verdict::Pause(wait)) if wait > Duration::from_secs(2)));
         (1..=3).for_each(|connection| budgets.closed(ConnectionId(connection)));
         assert!(budgets.connections.is_empty());
+    }
+
+    /// Hazards A1, A5: what can have no effect is read more slowly after a while, of that connection alone.
+    #[test]
+    fn a5_envelopes_that_can_have_no_effect_slow_their_connection() {
+        let (mut budgets, began) = (ClientBudgets::default(), Instant::now());
+        for number in 0..2 * USELESS.burst {
+            let paused = matches!(budgets.useless(ConnectionId(1), began), Verdict::Pause(_));
+            assert_eq!(paused, number >= USELESS.burst, "{number}");
+        }
+        assert_eq!(budgets.useless(ConnectionId(2), began), Verdict::GoOn);
+        assert_eq!(budgets.arrived(ConnectionId(2), 10, began), Verdict::GoOn);
     }
 
     /// Hazard A5: many connections, or new ones, give a principal no more checks.

@@ -15,9 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Messages of one peer.
-pub const MESSAGES: Rate = Rate { burst: 16_384, per_second: 16_384 };
+pub const MESSAGES: Rate = Rate { burst: 8192, per_second: 8192 };
 /// Bytes of one peer.
-pub const BYTES: Rate = Rate { burst: 64 << 20, per_second: 128 << 20 };
+pub const BYTES: Rate = Rate { burst: 32 << 20, per_second: 64 << 20 };
 /// Signatures checked for envelopes that one peer forwards. Proposals and committed heights need no such budget:
 /// few of them are looked at for each height that is committed.
 pub const FORWARD_CHECKS: Rate = Rate { burst: 8192, per_second: 8192 };

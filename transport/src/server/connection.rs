@@ -45,8 +45,7 @@ pub(crate) async fn serve(clients: Clients, connection: Connection) {
         client.0.connection.close(CloseCode::Violation.code(), error.to_string().as_bytes());
     }
     let closed = ClientEvent::Closed { connection: client.id() };
-    // Fails only when nobody listens any more.
-    let _ = clients.0.events.send((closed, Held::Place { _place: place }));
+    clients.0.events.send(client.id().0, (closed, Held::Place { _place: place }));
 }
 
 /// Accepts streams until one of them breaks the protocol or the connection ends. Dropping the task sets
@@ -120,8 +119,8 @@ async fn serve_request(
             let replies = client.0.replies.clone();
             let reply = ReplyHandle { sender: Some(sender), replies, _request: Some(share) };
             let event = ClientEvent::Request { connection: client.clone(), request, bytes, reply };
-            // Fails only when nobody listens any more; the reply handle is dropped then.
-            let _ = clients.0.events.send((event, Held::ByReply));
+            // When nobody listens any more the reply handle is dropped.
+            clients.0.events.send(client.id().0, (event, Held::ByReply));
             wait_for_answer(&mut send, receiver).await
         }
     };
@@ -188,8 +187,7 @@ async fn serve_submissions(
         let reply = ReplyHandle { sender: None, replies: client.0.replies.clone(), _request: None };
         let bytes = length;
         let event = ClientEvent::Request { connection: client.clone(), request, bytes, reply };
-        // Fails only when nobody listens any more.
-        let _ = clients.0.events.send((event, Held::Submission { _share: share }));
+        clients.0.events.send(client.id().0, (event, Held::Submission { _share: share }));
     }
 }
 

@@ -167,7 +167,7 @@ fn submissions_flow_in_order_and_notices_come_back() {
         }
         for _ in 0..500 {
             let notice = soon("a notice", notices.recv()).await.unwrap();
-            assert_eq!(notice, Notice::Commits(Bounded::new()));
+            assert_eq!(notice, Ok(Notice::Commits(Bounded::new())));
         }
         node.running.close().await;
         assert!(soon("the end", notices.recv()).await.is_none());

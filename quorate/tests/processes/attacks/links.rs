@@ -118,7 +118,11 @@ fn links_that_are_cut_in_one_direction() {
 #[test]
 fn a_network_that_is_slow_and_loses_datagrams() {
     let (cluster, network) = linked();
-    network.everywhere(Conditions { delay: Duration::from_millis(20), loss: 20_000, cut: false });
+    network.everywhere(Conditions {
+        delay: Duration::from_millis(20),
+        loss: 20_000,
+        ..Conditions::default()
+    });
     let mount = cluster.mount("a");
     let source = cluster.home().join("source");
     small_tree(&source);
