@@ -143,6 +143,15 @@ impl Node {
         node.key()
     }
 
+    /// The first leaf or stub of this subtree, in order.
+    pub(crate) fn first(&self) -> &Node {
+        let mut node = self;
+        while let Node::Inner(inner) = node {
+            node = &inner.left;
+        }
+        node
+    }
+
     /// The last leaf or stub of this subtree, in order.
     pub(crate) fn last(&self) -> &Node {
         let mut node = self;

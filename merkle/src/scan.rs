@@ -58,9 +58,13 @@ fn locate<'a>(root: &'a Node, key: &Key) -> Result<Place<'a>, Missing> {
     Ok(place)
 }
 
-/// The last revealed leaf below `key`, or [`Missing`] when a stub may lie between.
+/// The last revealed leaf below `key`, or [`Missing`] when a stub lies between it and the first revealed leaf at
+/// or above the key.
 pub(crate) fn neighbour_below(root: &Node, key: &Key) -> Result<Option<Key>, Missing> {
     let place = locate(root, key)?;
+    if place.above.last().is_some_and(|next| next.first().is_stub()) {
+        return Err(Missing(*key));
+    }
     match place.below {
         None => Ok(None),
         Some(node) => node.last().key().copied().map(Some).ok_or(Missing(*key)),

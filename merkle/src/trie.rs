@@ -167,7 +167,8 @@ impl Trie {
     /// `key` proves.
     ///
     /// # Errors
-    /// [`Missing`] when a stub lies between it and `key`.
+    /// [`Missing`] when a stub lies between it (or the left edge) and the first revealed leaf at or above `key`
+    /// (or the right edge).
     pub fn last_before(&self, key: &Key) -> Result<Option<Key>, Missing> {
         self.root.as_ref().map_or(Ok(None), |root| neighbour_below(root, key))
     }

@@ -72,10 +72,17 @@ fn is_provable(model: &Model, choice: &BTreeMap<Key, Shown>, lo: &Key, hi: Optio
             })
 }
 
+/// Nothing is hidden between the last leaf shown below `key` and the first shown at or above it.
+fn has_neighbours(model: &Model, choice: &BTreeMap<Key, Shown>, key: &Key) -> bool {
+    let is_shown = |key: &Key| choice[key] != Shown::Nothing;
+    let below = model.range(..key).next_back().is_none_or(|(key, _)| is_shown(key));
+    below && model.range(key..).next().is_none_or(|(key, _)| is_shown(key))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(384))]
 
-    /// A copy answers a scan exactly when rule S2 says that it can.
+    /// A copy answers a scan, and which leaf is the last before a key, exactly when rule S2 says that it can.
     #[test]
     fn scans_are_complete_exactly_by_the_rule(
         model in any_model(24),
@@ -91,6 +98,7 @@ proptest! {
                 let complete = copy.scan(lo, hi).all(|row| row.is_ok());
                 prop_assert_eq!(complete, is_provable(&model, &choice, lo, hi));
             }
+            prop_assert_eq!(copy.last_before(lo).is_ok(), has_neighbours(&model, &choice, lo));
         }
     }
 
