@@ -2,9 +2,6 @@
 //!
 //! Invariant: nothing here depends on the machine.
 
-use quorate_sim::run::run_plan;
-use quorate_sim::trace::Story;
-
 /// What a program contains whose consensus can be broken on purpose.
 const MARKER: &str = "this consensus can be broken on purpose";
 
@@ -17,21 +14,13 @@ fn only_a_program_with_the_feature_has_breakages() {
     assert_eq!(found, cfg!(feature = "mutants"));
 }
 
-/// Hazard VC13: correct replicas get on though every time-out is shorter than a round.
-#[test]
-fn vc13_time_outs_that_are_too_short_are_survived() {
-    for seed in 0..60 {
-        let outcome = run_plan(quorate_sim::attack::impatient(seed), Story::Silent);
-        assert_eq!(outcome.failure, None, "seed {seed}");
-    }
-}
-
 #[cfg(feature = "mutants")]
 mod broken {
-    use super::*;
     use quorate_sim::hunt::{Ground, hunt};
     use quorate_sim::mutant::Mutant;
     use quorate_sim::plan::Plan;
+    use quorate_sim::run::run_plan;
+    use quorate_sim::trace::Story;
 
     /// Every breakage is caught within this many seeds.
     const SEEDS: u64 = 1000;
