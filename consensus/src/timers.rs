@@ -175,6 +175,11 @@ impl Replica {
             self.timers.announce_at = self.now.plus(timeouts.announce);
             let announcement = self.announcement();
             self.broadcast(announcement);
+            // Not with what is sent again, which waits while heights are committed: the leader that has to give up
+            // its view for this replica may not be allowed to yet (rule R2).
+            if let Some(reason) = self.suspicion.filter(|_| self.view.entered) {
+                self.tell_suspicion(reason);
+            }
         }
         if self.is_unfinished() {
             let due = *self.timers.resend_at.get_or_insert(self.now.plus(timeouts.resend));

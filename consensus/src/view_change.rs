@@ -64,7 +64,7 @@ impl Replica {
         }
     }
 
-    fn tell_suspicion(&mut self, reason: Suspicion) {
+    pub(crate) fn tell_suspicion(&mut self, reason: Suspicion) {
         let (epoch, view) = (self.configuration.epoch(), self.view.number);
         self.broadcast(PeerMessage::Suspect(Suspect { epoch, view, reason }));
     }

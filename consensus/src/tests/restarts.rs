@@ -326,3 +326,27 @@ fn pr6_every_defect_of_a_log_has_its_refusal() {
     let twice = log.iter().cloned().chain([claim(2, 3), Record::Entered { epoch: 0, view: 2 }]).collect();
     assert_eq!(recover(2, twice), Err(RecoveryError::Order("a view entered after a later one")));
 }
+
+/// Rule R2: the leader may not hand over when it first hears of the restart, and heights that go on without a pause
+/// keep it from nothing later.
+#[test]
+fn a_replica_that_restarted_votes_again_although_heights_go_on() {
+    let mut net = Net::new(4);
+    net.advance(SECOND);
+    net.crash(3);
+    net.restart(3);
+    let mut first = 0;
+    let mut seconds = 0;
+    while net.replica(3).view() == 0 {
+        for _ in 0..20 {
+            net.request_all(&net.envelope(1, first, 1, 0));
+            net.advance(50 * MILLISECOND);
+            first += 1;
+        }
+        seconds += 1;
+        assert!(seconds < 15, "it is still mute at height {}", net.height(0));
+    }
+    assert!(seconds > 5, "the leader was not yet to hand over");
+    net.advance(SECOND);
+    assert!(net.replicas().iter().all(|replica| replica.view() == 1 && replica.has_entered()));
+}

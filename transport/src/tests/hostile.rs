@@ -360,7 +360,8 @@ fn a4_a_flood_of_a_peer_occupies_its_own_budget_and_nothing_else() {
             }));
         }
         until_connected(&mut node.peer_events, 1).await;
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        // Long enough for the large messages on a busy machine as well.
+        tokio::time::sleep(Duration::from_secs(4)).await;
         honest.peers.send(0, &small(8));
         tokio::time::sleep(Duration::from_millis(300)).await;
         let (mut messages, mut bytes, mut heard) = (0, 0, false);
