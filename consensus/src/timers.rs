@@ -4,7 +4,7 @@
 //! to a cap (hazard VC13); whenever something is unfinished, a timer is set.
 
 use quorate_protocol::view_change::Suspicion;
-use quorate_protocol::{PeerMessage, PrePrepare};
+use quorate_protocol::{Envelope, PeerMessage, PrePrepare};
 
 use crate::configuration::Timeouts;
 use crate::effect::Effect;
@@ -230,11 +230,20 @@ impl Replica {
             return;
         }
         let patience = self.forward_patience();
+        let envelopes = self.pool.take_unforwarded(self.now, patience, FORWARDS_MAX);
+        self.forward_to_leader(envelopes);
+    }
+
+    /// The leader has room again: a pool that was full may have refused what was forwarded.
+    pub(crate) fn forward_again(&mut self) {
+        let envelopes = self.pool.forward_again(self.now, FORWARDS_MAX);
+        self.forward_to_leader(envelopes);
+    }
+
+    fn forward_to_leader(&mut self, envelopes: Vec<Envelope>) {
         let leader = self.leader();
-        for envelope in self.pool.take_unforwarded(self.now, patience, FORWARDS_MAX) {
-            if !broken(Mutant::ForwardOff) {
-                self.send(leader, PeerMessage::Forward(envelope));
-            }
+        for envelope in envelopes.into_iter().filter(|_| !broken(Mutant::ForwardOff)) {
+            self.send(leader, PeerMessage::Forward(envelope));
         }
     }
 

@@ -186,8 +186,7 @@ impl Replica {
             reached(Probe::Saturated);
             self.monitor.saturated_at = now;
         } else if self.monitor.is_saturated {
-            // A pool that was full may have refused what was forwarded.
-            self.pool.forward_again(now);
+            self.forward_again();
         }
         self.monitor.is_saturated = is_full;
     }

@@ -152,18 +152,31 @@ impl Pool {
         self.victims.first().map(|(forwarded, _)| *forwarded)
     }
 
-    /// The leader has room again: what it may have refused meanwhile has to be forwarded once more.
-    pub(crate) fn forward_again(&mut self, now: Monotonic) {
-        let victims = self.victims.iter().filter_map(|(_, key)| Some((*key, self.owners.get(key)?)));
-        let victims = victims.flat_map(|(key, owner)| owner.victims.iter().map(move |(_, id)| (*id, key)));
-        let victims: Vec<SessionKey> = victims.collect();
-        for key in victims {
+    /// The leader has room again, and may have refused meanwhile what was forwarded. Returns what is forwarded once
+    /// more at once, at most `max`; how long that has waited and what has overtaken it stays counted, or a leader
+    /// could have it forgotten by a full proposal now and then. Only the keys that crowd the pool begin anew, since
+    /// a correct leader refuses theirs.
+    pub(crate) fn forward_again(&mut self, now: Monotonic, max: usize) -> Vec<Envelope> {
+        let (crowded, others): (Vec<SessionKey>, Vec<SessionKey>) =
+            self.forwarded_sessions().partition(|key| self.is_crowded(&key.1));
+        for key in crowded {
             self.withdraw(&key);
             if let Some(session) = self.sessions.get_mut(&key) {
                 (session.pending, session.forwarded, session.overtaken) = (now, None, 0);
             }
             self.watch(&key);
         }
+        let entry = |key: &SessionKey| {
+            let session = self.sessions.get(key)?;
+            session.entries.get(&session.next)
+        };
+        others.iter().filter_map(entry).take(max).map(|entry| entry.envelope.value().clone()).collect()
+    }
+
+    /// Sessions whose envelope was forwarded and not proposed since, by key.
+    fn forwarded_sessions(&self) -> impl Iterator<Item = SessionKey> {
+        let owners = self.victims.iter().filter_map(|(_, key)| Some((*key, self.owners.get(key)?)));
+        owners.flat_map(|(key, owner)| owner.victims.iter().map(move |(_, id)| (*id, key)))
     }
 
     /// Admissible envelopes that have waited for `patience` to be proposed and were not forwarded yet, at most

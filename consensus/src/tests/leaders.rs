@@ -8,7 +8,7 @@ use quorate_protocol::view_change::{Suspect, Suspicion};
 use quorate_protocol::{PeerMessage, ReplicaIndex};
 
 use super::harness::{MILLISECOND, Net, SECOND, kind_of, session_of};
-use crate::{Input, MonitorBounds, Parameters, Timeouts};
+use crate::{Input, MonitorBounds, Parameters, ProposalBounds, Timeouts};
 
 /// A stronger floor than the default of a noisy machine.
 const LAN: MonitorBounds = MonitorBounds {
@@ -198,6 +198,33 @@ fn a3_a_leader_that_starves_one_client_is_replaced() {
         }
         assert!(views(&net).iter().all(|view| *view == 1));
     }
+}
+
+/// A3: every other proposal is full, which neither excuses that one client is never in any of them nor makes
+/// anybody forget it.
+#[test]
+fn a3_a_leader_with_full_proposals_now_and_then_starves_nobody_unseen() {
+    let parameters = Parameters {
+        monitor: LAN,
+        proposal: ProposalBounds { envelopes: 2, ..ProposalBounds::default() },
+        ..Parameters::default()
+    };
+    let mut net = Net::with(4, 1, parameters);
+    starve(&mut net, 30);
+    for round in 0.. {
+        (0..4).for_each(|i| net.node(i).hold_execution = true);
+        for client in 1..=3 {
+            net.request_all(&net.envelope(client, round, 1, 0));
+        }
+        net.advance(5 * MILLISECOND);
+        (0..4).for_each(|i| net.node(i).hold_execution = false);
+        net.settle();
+        if net.times_executed(1, 30, 0) > 0 {
+            break;
+        }
+        assert!(net.now < 5 * SECOND, "{:?}", views(&net));
+    }
+    assert!(views(&net).iter().all(|view| *view == 1));
 }
 
 #[test]
