@@ -81,7 +81,7 @@ enum Command {
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
-    /// Looks for each mutant of this program where it should be caught, and prints by what, after how many seeds.
+    /// Looks for each mutant of this program, or the one of --mutant, where it should be caught, and prints by what, after how many seeds.
     Mutants {
         /// At most so many seeds for each.
         #[arg(long, default_value_t = 2000)]
@@ -158,7 +158,8 @@ fn main() -> ExitCode {
         }
         (Some(Command::Mutants { most, jobs }), None) => {
             std::panic::set_hook(Box::new(|_| ()));
-            report_mutants(&hunt_all(most, jobs))
+            let mutants = mutant.map_or_else(Mutant::all, |mutant| vec![mutant]);
+            report_mutants(&hunt_all(&mutants, most, jobs))
         }
         (Some(Command::Crashes { seed, replica, jobs }), None) => {
             std::panic::set_hook(Box::new(|_| ()));

@@ -250,7 +250,7 @@ fn nothing_is_left_of_what_was_removed() {
     mount.shell("mkdir first && echo x > first/x && rm -r first");
     let before = counts(&cluster.settle());
     let script = TREE;
-    shell_within(&mount.path, script, Duration::from_secs(150)).expect(0);
+    shell_within(&mount.path, script, Duration::from_secs(90)).expect(0);
     // A file that is open when it loses its name, and one whose only holder is killed with its mount.
     let held = File::open(mount.at("d/large-4")).unwrap();
     let full = counts(&cluster.settle());
@@ -259,7 +259,7 @@ fn nothing_is_left_of_what_was_removed() {
         full.iter().zip(before).zip(least).all(|((full, before), least)| *full >= before + least),
         "{full:?}"
     );
-    shell_within(&mount.path, "rm -r d && [ -z \"$(ls -A)\" ]", Duration::from_secs(150)).expect(0);
+    shell_within(&mount.path, "rm -r d && [ -z \"$(ls -A)\" ]", Duration::from_secs(90)).expect(0);
     drop(held);
     // Rows go a few with each batch; blocks after their grace period, at the next batch.
     let mut last = [0; 5];
