@@ -81,6 +81,10 @@ impl Replica {
     pub(crate) fn serve_new_view(&mut self, to: ReplicaIndex, view: View) {
         let Some(new_view) = self.last_new_view.as_ref().filter(|known| known.view >= view) else { return };
         let (now, known) = (self.now, new_view.view);
+        // Not what a crash would have its leader forget: it would open that view again, with other claims.
+        if self.configuration.leader(known) == self.configuration.me() && self.entered_durably < Some(known) {
+            return reached(Probe::NewViewNotSynced);
+        }
         // It is large, and proposals are: a peer gets them about once per retry time, however often it asks.
         let patience = self.configuration.timeouts().resend / 2;
         let served = self.catch_up.served.get(&to);

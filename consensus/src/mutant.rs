@@ -252,7 +252,7 @@ impl Replica {
             return;
         }
         let mut state = ViewState::new(last, self.now);
-        (state.entered, state.durable) = (true, true);
+        state.entered = true;
         state.committed_at_entry = self.committed.height;
         let base = self.last_new_view.as_ref().and_then(|known| known.base.as_ref());
         state.base =

@@ -57,6 +57,8 @@ probes! {
     CommittedNoRoom,
     /// catch-up: a NEW-VIEW that was sent a moment ago is not sent again.
     NewViewServedBefore,
+    /// catch-up: an own NEW-VIEW is asked for before the record of it is synced.
+    NewViewNotSynced,
     /// catch-up: a peer's announcement shows that it has not entered this view.
     AnnouncedBehind,
     /// fetch: a batch beyond the horizon is not asked for.

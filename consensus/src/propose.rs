@@ -41,7 +41,7 @@ impl Replica {
     fn may_propose(&self) -> bool {
         self.is_active()
             && self.is_leader()
-            && self.view.durable
+            && self.is_entry_durable()
             && self.view.settled
             && !self.view.mute
             && self.view.retiring.is_none()

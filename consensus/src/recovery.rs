@@ -229,7 +229,6 @@ impl<'a> Replay<'a> {
         }
         reached(Probe::RecoveredMute);
         view.mute = !broken(Mutant::PreparesAgain);
-        view.durable = true;
         let new_view = self.new_view.as_ref().filter(|known| known.view == view.number);
         if let Some(base) = new_view.and_then(|known| known.base.as_ref()) {
             view.base = (base.height, base.header_hash);
@@ -317,6 +316,7 @@ impl Replica {
             bars: Bars::default(),
             view,
             last_new_view,
+            entered_durably: entered,
             view_changes: view_change.into_iter().map(|message| (me, message)).collect(),
             suspects: BTreeMap::new(),
             resignations: BTreeMap::new(),

@@ -59,8 +59,6 @@ pub(crate) struct ViewState {
     pub number: View,
     /// Whether it has been entered; otherwise a VIEW-CHANGE for it was issued.
     pub entered: bool,
-    /// Whether the record of entering it is synced.
-    pub durable: bool,
     /// Entered by an earlier run of this replica: no PRE-PREPARE and no PREPARE in it (rule R2).
     pub mute: bool,
     /// Led by this replica, which proposes nothing more in it, since when.
@@ -98,7 +96,6 @@ impl ViewState {
         Self {
             number,
             entered: false,
-            durable: false,
             mute: false,
             retiring: None,
             resigned: false,
@@ -227,6 +224,8 @@ pub struct Replica {
     pub(crate) view: ViewState,
     /// The NEW-VIEW of the highest view that was entered.
     pub(crate) last_new_view: Option<Arc<NewView>>,
+    /// The highest view of which the record of entering it is synced.
+    pub(crate) entered_durably: Option<View>,
 
     /// The latest VIEW-CHANGE of each replica, own ones once they are durable.
     pub(crate) view_changes: BTreeMap<ReplicaIndex, ViewChange>,
@@ -382,9 +381,7 @@ impl Replica {
             {
                 self.view_changes.insert(self.configuration.me(), view_change);
             }
-            if entered == Some(self.view.number) {
-                self.view.durable = true;
-            }
+            self.entered_durably = self.entered_durably.max(entered);
         }
     }
 
@@ -414,6 +411,11 @@ impl Replica {
     /// what is committed may not be what this view stands on: its NEW-VIEW is waited for.
     pub(crate) fn is_superseded(&self) -> bool {
         self.claim_rank().view > self.view.number && !broken(Mutant::SupersededVotes)
+    }
+
+    /// Whether the record of entering the view at hand is synced.
+    pub(crate) fn is_entry_durable(&self) -> bool {
+        self.entered_durably >= Some(self.view.number)
     }
 
     pub(crate) fn is_leader(&self) -> bool {

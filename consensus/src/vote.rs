@@ -173,7 +173,7 @@ impl Replica {
 
     /// Issues the PREPAREs that have become due: the base first, then height by height.
     pub(crate) fn prepare_next(&mut self) {
-        let durable = self.view.durable || broken(Mutant::EntryUnsynced);
+        let durable = self.is_entry_durable() || broken(Mutant::EntryUnsynced);
         if !self.is_active() || !durable || self.view.mute || !self.view.settled {
             return;
         }

@@ -38,4 +38,9 @@ pub const REGRESSIONS: &[Regression] = &[
         seed: 1_035_780,
         found: "a batch far ahead was asked for anew with each message that came: questions and answers without end",
     },
+    Regression {
+        seed: 26_691,
+        found: "a leader told a peer its NEW-VIEW before the record was synced, crashed, and opened the view with another base",
+    },
+    Regression { seed: 37_981, found: "the same, in a later view" },
 ];

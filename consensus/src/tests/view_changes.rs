@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
+use quorate_protocol::peer::Announcement;
 use quorate_protocol::view_change::{Suspect, Suspicion};
 use quorate_protocol::{PeerMessage, VoteKind};
 
@@ -384,4 +385,26 @@ fn a_claim_below_the_committed_height_is_a_claim() {
     assert_eq!(net.rejections, []);
     net.restart(3);
     assert_eq!(net.replica(3).claim(), claim);
+}
+
+/// VC5, R2: who is behind and says so gets no NEW-VIEW that its leader could forget: it would open the view again
+/// with other claims.
+#[test]
+fn vc5_a_new_view_is_told_to_nobody_before_its_leader_has_synced_it() {
+    let mut net = Net::new(4);
+    net.node(1).hold_disk = true;
+    net.step(0, Input::Resign);
+    net.settle();
+    // Its own VIEW-CHANGE completes the quorum of claims.
+    assert!(net.sync_one(1));
+    net.settle();
+    assert!(net.replica(1).has_entered() && net.replica(1).view() == 1);
+    let behind = Announcement { epoch: 0, view: 1, entered: false, committed: 0 };
+    net.deliver(2, 1, PeerMessage::Announce(behind));
+    net.deliver(2, 1, PeerMessage::FetchNewView { view: 1 });
+    net.settle();
+    assert!(!net.sent.contains_key("NEW-VIEW"), "{:?}", net.sent);
+    net.node(1).hold_disk = false;
+    net.settle();
+    assert!(net.replicas().iter().all(|replica| replica.has_entered() && replica.view() == 1));
 }
