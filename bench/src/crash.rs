@@ -212,22 +212,34 @@ pub async fn run(program: &Path, crash: &Crash, progress: impl Fn(&str)) -> Resu
     for client in &clients {
         client.close().await;
     }
-    let mut sorted = kills.clone();
+    Ok(report(crash, &log, &kills, &hand_overs))
+}
+
+/// What the log says of the pauses at these times.
+fn report(
+    crash: &Crash,
+    log: &Log,
+    kills: &[(Duration, Duration)],
+    hand_overs: &[(Duration, Duration)],
+) -> CrashReport {
+    let mut sorted = kills.to_vec();
     sorted.sort_unstable();
     let median = sorted.get(sorted.len() / 2).map(|(_, at)| *at).unwrap_or_default();
-    Ok(CrashReport {
+    // Counted before the time line is drawn: both lock the log.
+    let operations = log.commits().len() as u64;
+    CrashReport {
         workload: "leader-crash",
         replicas: crash.replicas,
         concurrency: crash.concurrency,
-        kill: pauses(&kills),
-        hand_over: pauses(&hand_overs),
+        kill: pauses(kills),
+        hand_over: pauses(hand_overs),
         errors: log.errors.load(Ordering::Relaxed),
-        operations: log.commits().len() as u64,
+        operations,
         timeline: log.timeline(median),
         timeline_kill_at_ms: u64::try_from((BAR * u32::try_from(BARS.0).unwrap_or_default()).as_millis())
             .unwrap_or_default(),
         machine: Machine::here(),
-    })
+    }
 }
 
 /// Ends a leader's process, at once or in order; does not wait for it.
@@ -294,6 +306,20 @@ mod tests {
         assert_eq!(log.first_after(at(123)), Some(at(400)));
         let timeline = log.timeline(at(300));
         assert_eq!((timeline[0], timeline[1], timeline[20], timeline[30]), (1, 0, 0, 2));
+    }
+
+    /// The first report was never made: it locked the log twice.
+    #[test]
+    fn a_report_is_made_of_a_log() {
+        let log = Log::default();
+        let at = |ms| Duration::from_millis(ms);
+        log.commits().extend((0..=20).map(|n| at(n * 5)).chain((60..120).map(|n| at(n * 5))));
+        let crash = Crash { replicas: 4, kills: 1, concurrency: 2, sessions: 1 };
+        let report = report(&crash, &log, &[(at(200), at(250))], &[(at(10), at(400))]);
+        assert_eq!((report.operations, report.kill.count, report.hand_over.count), (81, 1, 1));
+        assert!(report.timeline.iter().any(|bar| *bar > 0));
+        let table = report.markdown();
+        assert!(table.contains("| killed | 1 | 200.0 |") && table.contains("| hands over | 1 | 10.0 |"));
     }
 
     #[test]
