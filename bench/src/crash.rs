@@ -178,33 +178,31 @@ pub async fn run(program: &Path, crash: &Crash, progress: impl Fn(&str)) -> Resu
         .zip(clients.iter().cycle())
         .map(|(_, client)| tokio::spawn(load(client.clone(), Arc::clone(&log), began)))
         .collect();
-    let mut kills = Vec::new();
-    let mut hand_overs = Vec::new();
+    let mut taken = Vec::new();
     for round in 0..crash.kills.saturating_mul(2) {
         let whole = |status: &quorate_client::ClusterStatus| leader_of_all(status, LAG_MAX);
         let leader = wait_for(&observer, "all replicas vote", WHOLE_PATIENCE, whole).await?;
         tokio::time::sleep(CALM).await;
         let kill = round.is_multiple_of(2);
         let at = began.elapsed();
+        taken.push(at);
         take_away(&field, leader, kill)?;
         let resumed = resumes(&log, began, at).await?;
         tokio::time::sleep(CALM).await;
         let pause = log.pause(at, resumed + CALM);
         progress(&format!(
-            "{} of leader {leader}: {:.1} ms without a commit",
+            "{} of leader {leader}: {:.1} ms without a commit so far",
             if kill { "kill" } else { "hand-over" },
             pause.as_secs_f64() * 1e3
         ));
-        if kill {
-            kills.push((pause, at))
-        } else {
-            hand_overs.push((pause, at))
-        }
         while field.cluster.running(leader).is_some() {
             tokio::time::sleep(BAR).await;
         }
         field.cluster.start(leader)?;
     }
+    // The last one is whole again before the load ends, as all others are before the next is taken away.
+    wait_for(&observer, "all replicas vote", WHOLE_PATIENCE, |status| leader_of_all(status, LAG_MAX)).await?;
+    taken.push(began.elapsed());
     log.over.store(true, Ordering::Relaxed);
     for task in tasks {
         task.await.map_err(|_| BenchError::Worker)?;
@@ -212,7 +210,15 @@ pub async fn run(program: &Path, crash: &Crash, progress: impl Fn(&str)) -> Resu
     for client in &clients {
         client.close().await;
     }
-    Ok(report(crash, &log, &kills, &hand_overs))
+    // Until the next one is taken away: what stands still only later counts as well.
+    let pauses = taken.windows(2).filter_map(|pair| match pair {
+        [at, next] => Some((log.pause(*at, *next), *at)),
+        _ => None,
+    });
+    let (kills, hand_overs): (Vec<_>, Vec<_>) =
+        (0_usize..).zip(pauses).partition(|(round, _)| round.is_multiple_of(2));
+    let of = |numbered: Vec<(usize, _)>| numbered.into_iter().map(|(_, pause)| pause).collect::<Vec<_>>();
+    Ok(report(crash, &log, &of(kills), &of(hand_overs)))
 }
 
 /// What the log says of the pauses at these times.

@@ -1,8 +1,8 @@
 //! Following replicas that are ahead: announcements, and committed heights fetched in order.
 //!
 //! Invariants: what a peer says about its height only decides whom to ask (hazard ST5), never what is true;
-//! one question is open at a time, and after the retry time another peer is asked (hazard ST6); how much is
-//! buffered ahead of execution is bounded.
+//! one question is open at a time, and after the retry time, or when the connection with who was asked is lost,
+//! another peer is asked (hazard ST6); how much is buffered ahead of execution is bounded.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::effect::Effect;
 use crate::input::Monotonic;
 use crate::mutant::{Mutant, broken};
 use crate::probe::{Probe, reached};
-use crate::replica::Replica;
+use crate::replica::{Dependent, Replica};
 
 /// No further committed heights are asked for while this many wait for their execution.
 pub(crate) const HEIGHTS_BUFFERED_MAX: Height = 16;
@@ -36,6 +36,13 @@ impl CatchUp {
     /// Whether an answer of this peer is waited for.
     pub(crate) fn was_asked(&self, peer: ReplicaIndex) -> bool {
         self.asked.is_some_and(|(asked, _)| asked == peer)
+    }
+
+    /// The connection with a peer is lost: its answer is not waited for.
+    pub(crate) fn lost(&mut self, peer: ReplicaIndex, now: Monotonic) {
+        if let Some((_, until)) = self.asked.as_mut().filter(|(asked, _)| *asked == peer) {
+            *until = now;
+        }
     }
 
     fn highest(&self) -> Height {
@@ -102,7 +109,19 @@ impl Replica {
 
     pub(crate) fn serve_committed(&mut self, to: ReplicaIndex, from: Height) {
         if from > 0 && from <= self.committed.height {
-            self.effects.push(Effect::ServeCommitted { to, from });
+            self.serve_from_log(to, from);
+        }
+    }
+
+    /// Serves what is committed from the log, which may not hold the last heights yet: what waits for another
+    /// persist is written first, or whoever asks would get nothing and wait for its retry time.
+    pub(crate) fn serve_from_log(&mut self, to: ReplicaIndex, from: Height) {
+        let effect = Effect::ServeCommitted { to, from };
+        if self.staged.records.is_empty() && self.pending.is_empty() {
+            self.effects.push(effect);
+        } else {
+            reached(Probe::ServedOnceSynced);
+            self.staged.then.push(Dependent::Effect(effect));
         }
     }
 
@@ -130,8 +149,8 @@ impl Replica {
         height
     }
 
-    /// Asks for committed heights if others are ahead: at once if they are beyond the window, otherwise only
-    /// if the missing certificate does not come by itself.
+    /// Asks for committed heights if others are ahead: at once if what is missing will not come by itself,
+    /// otherwise only if it does not.
     pub(crate) fn run_catch_up(&mut self) {
         let Some(from) = self.gap_to_ask() else { return };
         if self.catch_up.asked.is_some_and(|(_, until)| self.now < until) {
@@ -140,8 +159,12 @@ impl Replica {
         if !self.is_far_behind() && self.now < self.stalled_at() {
             return;
         }
-        let peers: Vec<ReplicaIndex> =
-            self.catch_up.heard.iter().filter(|(_, heard)| **heard >= from).map(|(peer, _)| *peer).collect();
+        let ahead = self.catch_up.heard.iter().filter(|(_, heard)| **heard >= from).map(|(peer, _)| *peer);
+        let (mut peers, gone): (Vec<ReplicaIndex>, Vec<_>) =
+            ahead.partition(|peer| !self.gone.contains(peer));
+        if peers.is_empty() {
+            peers = gone;
+        }
         let turn = self.catch_up.turn.checked_rem(peers.len()).unwrap_or(0);
         if let Some(peer) = peers.get(turn).copied() {
             let again = self.catch_up.asked.is_some();
@@ -164,8 +187,15 @@ impl Replica {
         (room && self.catch_up.highest() >= from).then_some(from)
     }
 
+    /// Whether what is missing will not come by itself: others are beyond the window, or a height above it is
+    /// decided, which votes in order bring about only where a view change has come between.
     fn is_far_behind(&self) -> bool {
-        self.catch_up.highest() > self.window_end()
+        let first = self.committed.height.saturating_add(1);
+        let has_gap = !self.decided.is_empty() && !self.decided.contains_key(&first);
+        if has_gap {
+            reached(Probe::DecidedAboveGap);
+        }
+        has_gap || self.catch_up.highest() > self.window_end()
     }
 
     fn stalled_at(&self) -> Monotonic {

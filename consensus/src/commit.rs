@@ -197,6 +197,9 @@ impl Replica {
         self.votes.prune(height);
         self.view.prune(height);
         self.failed_views = 0;
+        if self.view.entered && height == self.view.base.0 && self.view.last_prepared < height {
+            self.tell_committed_base();
+        }
         if operations > 0 {
             self.barren_views = 0;
         }

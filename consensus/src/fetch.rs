@@ -3,9 +3,9 @@
 //!
 //! Invariants: only what a certificate vouches for is wanted; a batch is taken in only if its header hash
 //! was wanted or is named by the header above it; each want is asked of one peer at a time, and of the next
-//! one after the retry time.
+//! one after the retry time, or as soon as the connection with the one that was asked is lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_crypto::{Certificate, Hash};
 use quorate_protocol::limits::{BATCHES_PER_MESSAGE_MAX, CATCH_UP_BYTES_TARGET};
@@ -13,7 +13,7 @@ use quorate_protocol::peer::Batch;
 use quorate_protocol::{Height, PeerMessage, ReplicaIndex, View};
 
 use crate::block::{Block, Execution};
-use crate::effect::{Effect, HaltReason};
+use crate::effect::HaltReason;
 use crate::input::Monotonic;
 use crate::mutant::{Mutant, broken};
 use crate::probe::{Probe, reached};
@@ -32,23 +32,30 @@ struct Want {
     holders: Vec<ReplicaIndex>,
     turn: usize,
     at: Monotonic,
-    /// Whether anybody was asked: from then on the retry time alone decides when somebody is again.
-    asked: bool,
+    /// Who was asked last: from then on the retry time alone decides when somebody is again.
+    asked: Option<ReplicaIndex>,
     /// Whether a phase of this round asked for it.
     needed: bool,
 }
 
 impl Want {
-    /// Whom to ask now, if it is time.
-    fn ask(&mut self, now: Monotonic, retry: u64) -> Option<ReplicaIndex> {
+    /// Whom to ask now, if it is time: the next holder that can be reached, or the next one if none can.
+    fn ask(&mut self, now: Monotonic, retry: u64, gone: &BTreeSet<ReplicaIndex>) -> Option<ReplicaIndex> {
         if now < self.at {
             return None;
         }
         self.at = now.plus(retry);
-        self.asked = true;
         let index = self.turn.checked_rem(self.holders.len())?;
-        self.turn = self.turn.wrapping_add(1);
-        self.holders.get(index).copied()
+        let (before, after) = self.holders.split_at_checked(index)?;
+        let mut in_turn = (0_usize..).zip(after.iter().chain(before));
+        let reachable = in_turn.clone().find(|(_, holder)| !gone.contains(holder));
+        let (passed, holder) = reachable.or_else(|| in_turn.next())?;
+        if passed > 0 {
+            reached(Probe::HolderUnreachable);
+        }
+        self.turn = index.wrapping_add(passed).wrapping_add(1);
+        self.asked = Some(*holder);
+        self.asked
     }
 }
 
@@ -68,6 +75,14 @@ impl Fetches {
     /// Whether the batch with this header is one that is fetched.
     pub(crate) fn wants(&self, header: &Hash) -> bool {
         self.batches.contains_key(header)
+    }
+
+    /// Who was asked cannot answer any more: somebody else is asked now.
+    pub(crate) fn lost(&mut self, peer: ReplicaIndex, now: Monotonic) {
+        let views = self.new_view.iter_mut().map(|(_, want)| want);
+        for want in self.batches.values_mut().chain(views).filter(|want| want.asked == Some(peer)) {
+            want.at = now;
+        }
     }
 
     /// When the next question is due.
@@ -105,14 +120,14 @@ impl Replica {
         let at = self.now.plus(patience);
         if let Some(want) = self.fetches.batches.get_mut(&header) {
             want.needed = true;
-            if !want.asked {
+            if want.asked.is_none() {
                 want.at = want.at.min(at);
             }
         } else if self.fetches.batches.len() < WANTS_MAX {
             let turn = usize::from(self.configuration.me());
             self.fetches
                 .batches
-                .insert(header, Want { height, holders, turn, at, asked: false, needed: true });
+                .insert(header, Want { height, holders, turn, at, asked: None, needed: true });
         }
     }
 
@@ -128,7 +143,7 @@ impl Replica {
         let me = self.configuration.me();
         let holders: Vec<ReplicaIndex> = certificate.signers.iter().filter(|s| *s != me).collect();
         let want =
-            Want { height: 0, holders, turn: usize::from(me), at: self.now, asked: false, needed: true };
+            Want { height: 0, holders, turn: usize::from(me), at: self.now, asked: None, needed: true };
         self.fetches.new_view = Some((view, want));
     }
 
@@ -148,13 +163,13 @@ impl Replica {
         let (now, retry) = (self.now, self.configuration.timeouts().resend);
         let mut questions = Vec::new();
         for (header, want) in &mut self.fetches.batches {
-            if let Some(peer) = want.ask(now, retry).filter(|_| !broken(Mutant::FetchOff)) {
+            if let Some(peer) = want.ask(now, retry, &self.gone).filter(|_| !broken(Mutant::FetchOff)) {
                 let above = self.committed.height;
                 questions.push((peer, PeerMessage::FetchBatches { header: *header, above }));
             }
         }
         if let Some((view, want)) = &mut self.fetches.new_view
-            && let Some(peer) = want.ask(now, retry)
+            && let Some(peer) = want.ask(now, retry, &self.gone)
         {
             questions.push((peer, PeerMessage::FetchNewView { view: *view }));
         }
@@ -220,7 +235,7 @@ impl Replica {
         }
         if self.recent.contains_key(&wanted) && above < self.committed.height {
             reached(Probe::BatchesFromLog);
-            self.effects.push(Effect::ServeCommitted { to, from: above.saturating_add(1) });
+            self.serve_from_log(to, above.saturating_add(1));
         }
     }
 }

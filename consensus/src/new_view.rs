@@ -160,20 +160,19 @@ impl Replica {
         if let Some(base) = new_view.base.clone() {
             self.learn(base);
         }
-        self.tell_committed_base();
+        if self.view.base.0 <= self.committed.height {
+            self.tell_committed_base();
+        }
         for height in self.votes.heights(view, VoteKind::Prepare) {
             self.try_certificate(VoteKind::Prepare, view, height);
         }
     }
 
-    /// Whoever knows that the base is committed does not PREPARE it, so it owes the others the certificate.
-    fn tell_committed_base(&mut self) {
-        let (base, _) = self.view.base;
+    /// Whoever knows that the base is committed, when it enters or before it has PREPAREd it, does not PREPARE it,
+    /// so it owes the others the certificate.
+    pub(crate) fn tell_committed_base(&mut self) {
         let prepared = self.view.base_certificate().is_some_and(|c| c.kind == CertificateKind::Prepare);
-        if prepared
-            && base <= self.committed.height
-            && let Some(certificate) = self.committed.certificate.clone()
-        {
+        if prepared && let Some(certificate) = self.committed.certificate.clone() {
             reached(Probe::BaseKnownCommitted);
             self.broadcast(PeerMessage::Certificate(certificate));
         }

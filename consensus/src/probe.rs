@@ -67,6 +67,12 @@ probes! {
     BatchesServed,
     /// fetch: a question for batches is answered from the log.
     BatchesFromLog,
+    /// fetch: whose turn it is cannot be reached.
+    HolderUnreachable,
+    /// catch-up: a height above a missing one is decided.
+    DecidedAboveGap,
+    /// catch-up: what is served from the log is written first.
+    ServedOnceSynced,
     /// fetch: the NEW-VIEW of a certificate's view is wanted.
     NewViewWanted,
     /// fetch: batches that nobody asked for.

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use quorate_crypto::{Certificate, Hash, Signer, Verifier};
+use quorate_crypto::{Certificate, CertificateKind, Hash, Signer, Verifier};
 use quorate_protocol::record::Record;
 use quorate_protocol::view_change::{NewView, Rank, Resign, Suspect, Suspicion, ViewChange};
 use quorate_protocol::{BatchTime, Epoch, Header, Height, PeerMessage, PrePrepare, ReplicaIndex, View, Vote};
@@ -293,7 +293,12 @@ impl Replica {
             PeerMessage::Resign(resign) => self.on_resign(&resign),
             PeerMessage::ViewChange(view_change) => self.on_view_change(view_change),
             PeerMessage::NewView(new_view) => self.on_new_view(Arc::new(new_view)),
-            PeerMessage::Certificate(certificate) => self.learn(certificate),
+            PeerMessage::Certificate(certificate) => {
+                if certificate.kind == CertificateKind::Commit {
+                    self.hear(from, certificate.height);
+                }
+                self.learn(certificate);
+            }
             PeerMessage::Announce(announcement) => self.on_announce(from, &announcement),
             PeerMessage::FetchCommitted { from: height } => self.serve_committed(from, height),
             PeerMessage::Committed(batches) => self.on_committed(from, batches.into_inner()),

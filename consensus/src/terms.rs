@@ -63,6 +63,8 @@ impl Replica {
     pub(crate) fn on_disconnected(&mut self, peer: ReplicaIndex) {
         if peer != self.configuration.me() && self.configuration.members().get(peer).is_some() {
             self.gone.insert(peer);
+            self.fetches.lost(peer, self.now);
+            self.catch_up.lost(peer, self.now);
         }
     }
 

@@ -4,7 +4,7 @@
 //! turn share a message; the state database is written only after the log that it follows from is synced.
 
 use crate::executor::{Job, Outcome};
-use crate::node::{Held, Node};
+use crate::node::{Due, Held, Node};
 use quorate_consensus::{Effect, ExecutedHeader, HaltReason, Input, StaticFault, Token};
 use quorate_crypto::{Certificate, Hash};
 use quorate_protocol::{Header, Height, PeerMessage, Proposal};
@@ -47,7 +47,7 @@ impl Node {
             }
             Effect::Returned { envelopes } => {
                 for envelope in envelopes {
-                    self.request(envelope);
+                    self.inputs.push_back(Due::Request(envelope));
                 }
             }
             Effect::ServeCommitted { to, from } => self.serve_committed(to, from),
@@ -117,7 +117,7 @@ impl Node {
                 Err(StaticFault)
             }
         };
-        self.inputs.push_back(Input::Executed { height, digest, outcome });
+        self.inputs.push_back(Due::Input(Input::Executed { height, digest, outcome }));
     }
 
     fn committed(

@@ -6,7 +6,7 @@
 
 use crate::budgets::peers::Checked;
 use crate::evidence::Kept;
-use crate::node::Node;
+use crate::node::{Due, Node};
 use crate::refusals::Sender;
 use quorate_audit::Court;
 use quorate_consensus::{Configuration, Input, Verified, door};
@@ -177,7 +177,7 @@ impl Node {
         let wait = self.peer_budgets.checked(from, Checked::Forward, checks, now);
         self.slow_down(from, wait);
         match admitted {
-            Ok((envelope, next)) => self.inputs.push_back(Input::Request { envelope, next }),
+            Ok(envelope) => self.inputs.push_back(Due::Request(envelope)),
             Err(Refused::Useless) => {}
             // A correct replica has checked what it forwards.
             Err(Refused::Faulty { checks }) => {
@@ -186,10 +186,9 @@ impl Node {
         }
     }
 
-    /// An envelope that its key has signed, that a correct replica could execute, and that matters here, with the
-    /// next number of its session. The rule is the same whoever brings it (hazard A1), and the order that of cost:
+    /// An envelope that its key has signed, that a correct replica could execute, and that matters here. The rule is the same whoever brings it (hazard A1), and the order that of cost:
     /// form, session, sequence, whether it is here already, signature (hazard A5).
-    pub(crate) fn admit(&mut self, envelope: Envelope) -> Result<(Verified<Envelope>, Option<u64>), Refused> {
+    pub(crate) fn admit(&mut self, envelope: Envelope) -> Result<Verified<Envelope>, Refused> {
         // What no correct replica would execute must not get into the pool, from where a leader proposes.
         if let Err(fault) = check_envelope(self.consensus.configuration().cluster(), &envelope) {
             self.refuse_envelope(&fault);
@@ -204,7 +203,7 @@ impl Node {
         let verified =
             door::verify_envelope(configuration, self.verifier.as_ref(), &self.consensus, envelope);
         match verified {
-            Ok(envelope) => Ok((envelope, next)),
+            Ok(envelope) => Ok(envelope),
             Err(rejection) => {
                 self.refuse_envelope(&rejection);
                 Err(Refused::Faulty { checks: self.verifier.checks().saturating_sub(before) })
@@ -218,15 +217,9 @@ impl Node {
         }
     }
 
-    /// Gives an envelope that was verified before to consensus once more.
-    pub(crate) fn request(&mut self, envelope: Verified<Envelope>) {
-        let next = self.next_of(envelope.value());
-        self.inputs.push_back(Input::Request { envelope, next });
-    }
-
     /// What the committed state says of an envelope's session: its next number, if the envelope could still be
     /// executed, or was.
-    fn next_of(&self, envelope: &Envelope) -> Option<u64> {
+    pub(crate) fn next_of(&self, envelope: &Envelope) -> Option<u64> {
         match self.state.admission(envelope) {
             Admission::Executes => Some(envelope.body.first),
             Admission::Skipped(SkipReason::Gap { next } | SkipReason::Overlap { next }) => Some(next),

@@ -17,11 +17,11 @@ use crate::history::History;
 use crate::keeper::StateKeeper;
 use crate::refusals::Refusals;
 use crate::verifier::RememberingVerifier;
-use quorate_consensus::{Effect, Input, Monotonic, Replica, Status, Token};
+use quorate_consensus::{Effect, Input, Monotonic, Replica, Status, Token, Verified};
 use quorate_crypto::{Certificate, Hash};
 use quorate_execution::{Executed, State};
 use quorate_protocol::record::Record;
-use quorate_protocol::{PeerMessage, Vote};
+use quorate_protocol::{Envelope, PeerMessage, Vote};
 use quorate_transport::{ClientEvent, PeerEvent, PeerNetwork, ReplicaTransport};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -55,6 +55,13 @@ pub(crate) struct Held {
     pub(crate) then: Vec<Effect>,
 }
 
+/// What is stepped at the end of the turn, in order.
+pub(crate) enum Due {
+    Input(Input),
+    /// An envelope that was verified; see [`Node::step_request`].
+    Request(Verified<Envelope>),
+}
+
 /// One replica at work.
 pub struct Node {
     pub(crate) consensus: Replica,
@@ -79,7 +86,7 @@ pub struct Node {
     pub(crate) turn_token: Option<Token>,
     /// Votes of this turn for all peers: one message carries them.
     pub(crate) turn_votes: Vec<Vote>,
-    pub(crate) inputs: VecDeque<Input>,
+    pub(crate) inputs: VecDeque<Due>,
     pub(crate) fairness: Fairness,
     pub(crate) refusals: Refusals,
     pub(crate) peer_budgets: PeerBudgets,
@@ -168,8 +175,11 @@ impl Node {
 
     /// Carries out what the turn caused: further inputs, then one write and one message of votes.
     fn settle(&mut self) {
-        while let Some(input) = self.inputs.pop_front() {
-            self.step(input);
+        while let Some(due) = self.inputs.pop_front() {
+            match due {
+                Due::Input(input) => self.step(input),
+                Due::Request(envelope) => self.step_request(envelope),
+            }
         }
         self.flush_votes();
         if let Some(token) = self.turn_token.take() {
@@ -210,6 +220,14 @@ impl Node {
         self.take_in(input);
     }
 
+    /// Looks up the session's next number only now: an input before this one in the queue may have committed what
+    /// the envelope follows. With a number from before that, a leader's pool would wait for what is over, and the
+    /// others would suspect it.
+    fn step_request(&mut self, envelope: Verified<Envelope>) {
+        let next = self.next_of(envelope.value());
+        self.step(Input::Request { envelope, next });
+    }
+
     pub(crate) fn take_in(&mut self, input: Input) {
         let wall = self.wall();
         let standing = |status: &Status| (status.view, status.entered, status.suspects);
@@ -241,7 +259,7 @@ impl Node {
             for effect in held.then {
                 self.perform(effect);
             }
-            self.inputs.push_back(Input::Persisted(held.token));
+            self.inputs.push_back(Due::Input(Input::Persisted(held.token)));
         }
         // What was held is as urgent as it gets: nothing of the turn may delay it.
         self.flush_votes();

@@ -8,7 +8,7 @@ use crate::blocks::StoreRequest;
 use crate::budgets::clients::Verdict;
 use crate::clients::{WaitingRead, refused};
 use crate::inbound::Refused;
-use crate::node::Node;
+use crate::node::{Due, Node};
 use quorate_consensus::{Input, Verified, door};
 use quorate_crypto::{Certificate, Hash, PublicKey};
 use quorate_execution::{Answer, Errno};
@@ -100,8 +100,8 @@ impl Node {
                 }
             });
         }
-        if let Some((envelope, next)) = self.admit_of(connection, envelope) {
-            self.inputs.push_back(Input::Request { envelope, next });
+        if let Some(envelope) = self.admit_of(connection, envelope) {
+            self.inputs.push_back(Due::Request(envelope));
         }
     }
 
@@ -115,11 +115,7 @@ impl Node {
     }
 
     /// Lets an envelope in that a client sends, at its own expense.
-    fn admit_of(
-        &mut self,
-        connection: &ClientConnection,
-        envelope: Envelope,
-    ) -> Option<(Verified<Envelope>, Option<u64>)> {
+    fn admit_of(&mut self, connection: &ClientConnection, envelope: Envelope) -> Option<Verified<Envelope>> {
         let principal = self.principal(connection).map(|(key, _)| key);
         let now = Instant::now();
         if let Some(wait) = self.client_budgets.must_wait(principal.as_ref(), now) {
@@ -214,7 +210,7 @@ impl Node {
         apply(self.client_budgets.checked(whose, (checks, verified.is_ok()), now), connection);
         match verified {
             Ok(certificate) => {
-                self.inputs.push_back(Input::Await(certificate));
+                self.inputs.push_back(Due::Input(Input::Await(certificate)));
                 reply.send(&ClientReply::Accepted);
             }
             Err(rejection) => reply.send(&refused(Refusal::Invalid, &rejection.to_string())),

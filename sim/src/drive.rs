@@ -32,6 +32,14 @@ impl World {
             let node = &mut self.nodes[usize::from(index)];
             let (monotonic, wall) = (node.monotonic(now), node.wall(now));
             let Some(memory) = node.memory.as_mut().filter(|_| node.life == life) else { return Ok(()) };
+            // As the replica's driver does it: by the state of now, not of when the envelope came into the queue.
+            let input = match input {
+                Input::Request { envelope, .. } => {
+                    let next = memory.session_next(envelope.value());
+                    Input::Request { envelope, next }
+                }
+                input => input,
+            };
             let effects = memory.replica.step(monotonic, wall, input);
             memory.replica.invariants();
             self.carry_out(index, effects, &mut inputs)?;

@@ -1,5 +1,8 @@
 //! Replicas that fall behind, and readers that ask how far the cluster is.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use quorate_protocol::peer::Announcement;
 use quorate_protocol::{PeerMessage, VoteKind};
 
@@ -234,4 +237,73 @@ fn rx9_a_missing_batch_is_asked_for_once_in_a_retry_time() {
     assert_eq!(net.sent["fetch batches"], asked);
     net.lose = Box::new(|_, _, _| false);
     net.advance_until(10 * SECOND, |net| net.all_at(70));
+}
+
+/// Who is gone is not asked, and what it was asked is asked of another at once.
+#[test]
+fn st6_nobody_waits_for_an_answer_of_who_is_gone() {
+    let mut net = Net::new(4);
+    net.lose = Box::new(|from, to, _| from == 3 || to == 3);
+    load(&mut net, 1, 0..60);
+    net.step(0, Input::Resign);
+    net.settle();
+    net.crash(0);
+    // Replica 3 gets the NEW-VIEW and misses the base; only two of the three others are there to be asked.
+    net.lose = Box::new(|_, to, _| to == 0);
+    for gone in [0, 2] {
+        net.step(3, Input::Disconnected(gone));
+    }
+    net.deliver(3, 1, PeerMessage::FetchNewView { view: 1 });
+    let before = net.now;
+    net.settle();
+    assert_eq!((net.replica(3).has_entered(), net.height(3), net.now), (true, 60, before));
+
+    // One that was asked, and is lost before it answers.
+    let mut net = Net::new(4);
+    net.lose = Box::new(|from, to, _| from == 3 || to == 3);
+    load(&mut net, 1, 0..70);
+    let asked = Rc::new(RefCell::new(Vec::new()));
+    let seen = Rc::clone(&asked);
+    net.lose = Box::new(move |from, to, message| {
+        let question = from == 3 && matches!(message, PeerMessage::FetchCommitted { .. });
+        if question {
+            seen.borrow_mut().push(to);
+        }
+        question && seen.borrow().len() == 1
+    });
+    for from in 0..3 {
+        net.deliver(
+            from,
+            3,
+            PeerMessage::Announce(Announcement { epoch: 0, view: 0, entered: true, committed: 70 }),
+        );
+    }
+    net.settle();
+    let first = asked.borrow()[0];
+    assert_eq!((asked.borrow().len(), net.height(3)), (1, 0));
+    net.step(3, Input::Disconnected(first));
+    net.settle();
+    assert_eq!(net.height(3), 70);
+    assert!(asked.borrow().iter().skip(1).all(|peer| *peer != first));
+}
+
+/// A height that is committed, and whose record waits for the next persist, is served all the same.
+#[test]
+fn what_is_served_from_the_log_is_in_it() {
+    let mut net = Net::new(4);
+    net.lose = Box::new(|from, to, _| from == 3 || to == 3);
+    load(&mut net, 1, 0..3);
+    let waiting = !net.replica(0).staged.records.is_empty();
+    assert!(waiting, "the last height's record waits for the next one's");
+    let Net { nodes, .. } = &net;
+    let logged = |node: &super::harness::Node| {
+        node.log
+            .iter()
+            .filter(|record| matches!(record, quorate_protocol::record::Record::Committed(_)))
+            .count()
+    };
+    assert_eq!(logged(&nodes[0]), 2);
+    net.deliver(3, 0, PeerMessage::FetchCommitted { from: 1 });
+    net.settle();
+    assert_eq!(logged(&net.nodes[0]), 3);
 }

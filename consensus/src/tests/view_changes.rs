@@ -408,3 +408,50 @@ fn vc5_a_new_view_is_told_to_nobody_before_its_leader_has_synced_it() {
     net.settle();
     assert!(net.replicas().iter().all(|replica| replica.has_entered() && replica.view() == 1));
 }
+
+/// Found by `bench leader-crash`: both replicas that could have PREPAREd the base with its leader committed it just
+/// after they had entered, and the leader stood still until another view.
+#[test]
+fn whoever_commits_the_base_before_it_prepares_it_tells_the_others() {
+    let mut net = Net::new(4);
+    let held = Rc::new(RefCell::new(Vec::new()));
+    let sink = Rc::clone(&held);
+    net.lose = Box::new(move |_, to, message| {
+        let early = is_early_commit(message);
+        if early && to >= 2 {
+            sink.borrow_mut().push((to, message.clone()));
+        }
+        early
+    });
+    for first in 0..3 {
+        let envelope = net.envelope(1, first, 1, 0);
+        net.request_all(&envelope);
+        net.settle();
+    }
+    assert_eq!(net.replica(1).view.certificates.len(), 3);
+    net.crash(0);
+    net.lose = Box::new(|_, to, _| to == 0);
+    (2..4).for_each(|i| net.node(i).hold_disk = true);
+    (1..4).for_each(|i| net.step(i, Input::Disconnected(0)));
+    net.settle();
+    // Their VIEW-CHANGEs are synced, and not the records of entering the view.
+    (2..4).for_each(|i| assert!(net.sync_one(i)));
+    net.settle();
+    assert!((1..4).all(|i| net.replica(i).view() == 1 && net.replica(i).has_entered()));
+    assert!((1..4).all(|i| net.height(i) == 0));
+    for (to, message) in held.take() {
+        let from = match &message {
+            PeerMessage::Votes(votes) => votes.first().unwrap().replica,
+            _ => unreachable!("only votes are held"),
+        };
+        net.deliver(from, to, message);
+    }
+    assert_eq!((net.height(2), net.height(3)), (3, 3), "by COMMITs of the view before");
+    (2..4).for_each(|i| net.node(i).hold_disk = false);
+    net.settle();
+    assert_eq!(net.height(1), 3, "no time has passed");
+    let envelope = net.envelope(1, 3, 1, 0);
+    net.request_all(&envelope);
+    net.settle();
+    assert!(net.all_at(4));
+}

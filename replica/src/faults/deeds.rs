@@ -146,7 +146,13 @@ impl Node {
                 self.faults.held_back.push_front((due, input));
                 break;
             }
-            self.take_in(input);
+            match input {
+                Input::Request { envelope, .. } => {
+                    let next = self.next_of(envelope.value());
+                    self.take_in(Input::Request { envelope, next });
+                }
+                input => self.take_in(input),
+            }
         }
     }
 

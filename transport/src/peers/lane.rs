@@ -17,7 +17,8 @@ use crate::outbox::Outbox;
 pub(super) enum Lane {
     /// Votes and everything else that is small and awaited.
     Urgent = 0,
-    /// Proposals, and envelopes for the leader.
+    /// Proposals, the NEW-VIEW that they come after, and envelopes for the leader. Whoever gets a proposal before
+    /// its NEW-VIEW can do nothing with it, and would wait until it is sent again.
     Proposals = 1,
     /// Catching up.
     Bulk = 2,
@@ -28,7 +29,7 @@ impl Lane {
 
     pub(super) fn of(message: &PeerMessage) -> Self {
         match message {
-            PeerMessage::PrePrepare(_) | PeerMessage::Forward(_) => Self::Proposals,
+            PeerMessage::PrePrepare(_) | PeerMessage::NewView(_) | PeerMessage::Forward(_) => Self::Proposals,
             PeerMessage::Committed(_) | PeerMessage::Batches(_) | PeerMessage::Block { .. } => Self::Bulk,
             PeerMessage::OfferEvidence(_) | PeerMessage::FetchEvidence { .. } | PeerMessage::Evidence(_) => {
                 Self::Bulk
@@ -37,7 +38,6 @@ impl Lane {
             | PeerMessage::Suspect(_)
             | PeerMessage::Resign(_)
             | PeerMessage::ViewChange(_)
-            | PeerMessage::NewView(_)
             | PeerMessage::Certificate(_)
             | PeerMessage::Announce(_)
             | PeerMessage::FetchCommitted { .. }
