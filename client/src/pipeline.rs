@@ -327,8 +327,20 @@ impl Pipeline {
                 return (fate, actions);
             }
         }
+        self.drop_contradicted(height, hash, time.0);
         self.expect_results(time.0);
         (Fate::Lives, actions)
+    }
+
+    /// Results under another header of a height that was certified will never be: true ones are asked for at once.
+    fn drop_contradicted(&mut self, height: Height, hash: &Hash, now: Instant) {
+        for flight in &mut self.flights {
+            let before = flight.candidates.len();
+            flight.candidates.retain(|(known, results)| results.header.height != height || known == hash);
+            if flight.candidates.len() < before {
+                flight.fetch_at = Some(now);
+            }
+        }
     }
 
     /// A height that may hold these envelopes is being decided: if nothing more comes, ask.

@@ -350,6 +350,25 @@ fn certified_heights_without_results_lead_to_a_fetch() {
     assert!(matches!(due[..], [Action::Fetch { first: 2, attempt: 0 }]), "{due:?}");
 }
 
+/// `bench faults`: whoever got its results from an equivocator waited for every envelope.
+#[test]
+fn results_that_a_certified_header_contradicts_are_asked_for_at_once() {
+    let mut fixture = fixture();
+    let _receiver = fixture.push(1, None);
+    let envelope = fixture.launch().remove(0);
+    let results = fixture.results(&envelope, vec![done()]);
+    let (height, time) = (results.header.height, (fixture.now, BatchTime(0)));
+    let (fate, actions) = fixture.take(results);
+    assert!(fate == Fate::Lives && actions.is_empty());
+    // Another height says nothing of it.
+    fixture.pipeline.committed(height + 1, &Hash([3; 32]), &fixture.trust, time);
+    assert_eq!(fixture.pipeline.wake_at(), Some(fixture.now + RESULTS_WAIT));
+    fixture.pipeline.committed(height, &Hash([3; 32]), &fixture.trust, time);
+    assert_eq!(fixture.pipeline.wake_at(), Some(fixture.now));
+    let due = fixture.pipeline.due(fixture.now);
+    assert!(matches!(due[..], [Action::Fetch { first: 1, attempt: 0 }]), "{due:?}");
+}
+
 #[test]
 fn r8_a_deadline_leaves_what_was_sent_open_and_takes_back_what_was_not() {
     let mut fixture = fixture();

@@ -483,8 +483,11 @@ impl Task {
         self.chosen = index.and_then(|index| others.get(index)).copied();
     }
 
+    /// Asks for results, last of the one that should have sent them unasked: it may be faulty in a way that answers
+    /// do not show.
     fn fetch(&mut self, first: u64, attempt: u32) {
-        let order = self.core.order();
+        let mut order = self.core.order();
+        order.sort_by_key(|replica| Some(*replica) == self.chosen);
         let turn = usize::try_from(attempt).unwrap_or_default();
         let index = turn.checked_rem(order.len()).unwrap_or_default();
         let Some(replica) = order.get(index).copied() else { return };
