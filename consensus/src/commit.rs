@@ -14,6 +14,7 @@ use quorate_protocol::{Height, VoteKind};
 use crate::block::{Block, Execution, Path};
 use crate::door::{Verified, rank};
 use crate::effect::{Effect, HaltReason};
+use crate::input::Monotonic;
 use crate::mutant::{Mutant, broken};
 use crate::probe::{Probe, reached};
 use crate::replica::{Dependent, Replica, Tip};
@@ -163,12 +164,16 @@ impl Replica {
             self.claim = Some(certificate.clone());
         }
         self.monitor.committed(height, self.now);
-        for since in self.pool.commit(&proposal, &advanced, header.time, self.now) {
+        let in_flight = self.timers.in_flight_since();
+        let served = self.pool.commit(&proposal, &advanced, header.time, self.now);
+        let waited = served.iter().copied().chain(in_flight).min();
+        for since in served {
             // What waited through a view change says nothing of ordinary times.
             if since > self.view.entered_at {
                 self.monitor.served(self.now.since(since));
             }
         }
+        self.judge_back_off(waited);
         self.watch_commit(&header, &certificate);
         self.committed = Tip {
             height,
@@ -190,13 +195,23 @@ impl Replica {
         self.after_commit(operations);
     }
 
+    /// Takes the back-off back once a height needed none of it: otherwise each height would cost as many failed views
+    /// again where a round takes longer than patience lasts (hazard VC13).
+    fn judge_back_off(&mut self, waited: Option<Monotonic>) {
+        let took = waited.map_or(0, |since| self.now.since(since.max(self.view.entered_at)));
+        if took <= self.patience() {
+            self.failed_views = 0;
+        } else if self.failed_views > 0 {
+            reached(Probe::BackOffKept);
+        }
+    }
+
     fn after_commit(&mut self, operations: u64) {
         let height = self.committed.height;
         remember(&mut self.recent, self.committed.hash, height);
         self.decided.remove(&height);
         self.votes.prune(height);
         self.view.prune(height);
-        self.failed_views = 0;
         if self.view.entered && height == self.view.base.0 && self.view.last_prepared < height {
             self.tell_committed_base();
         }

@@ -129,6 +129,8 @@ probes! {
     StoodStill,
     /// timers: a wait is doubled.
     BackedOff,
+    /// timers: a height needed more time than without back-off.
+    BackOffKept,
     /// timers: a NEW-VIEW of an unreachable leader is waited for less.
     LessPatience,
     /// timers: records go to the disk though nothing depends on them.

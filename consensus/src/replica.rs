@@ -236,7 +236,7 @@ pub struct Replica {
     /// The resignation that brought this replica out of its last view, to be repeated.
     pub(crate) own_resign: Option<Resign>,
     pub(crate) suspicion: Option<Suspicion>,
-    /// Views left without a hand-over since the last commit.
+    /// Views left without a hand-over since a height was last committed without need of back-off.
     pub(crate) failed_views: u32,
     /// Views entered since the last commit of a batch that was not empty.
     pub(crate) barren_views: u32,

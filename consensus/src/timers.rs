@@ -62,6 +62,11 @@ impl Timers {
         self.set = None;
     }
 
+    /// Since when heights are in flight without a commit.
+    pub(crate) const fn in_flight_since(&self) -> Option<Monotonic> {
+        self.in_flight_since
+    }
+
     /// A height was committed.
     pub(crate) fn progress(&mut self, now: Monotonic, timeouts: &Timeouts) {
         self.progress_at = now;
@@ -99,7 +104,7 @@ impl Replica {
     }
 
     /// How long a request may wait: from what requests took lately, without back-off.
-    fn patience(&self) -> u64 {
+    pub(crate) fn patience(&self) -> u64 {
         let Timeouts { request_min, request, .. } = *self.configuration.timeouts();
         self.monitor.patience(request_min, request)
     }

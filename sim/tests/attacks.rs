@@ -4,7 +4,7 @@
 //! Invariant: nothing here depends on the machine; a failure names its seed and how to replay it.
 
 use quorate_protocol::ReplicaIndex;
-use quorate_sim::attack::blips;
+use quorate_sim::attack::{self, blips};
 use quorate_sim::byzantine::{Attack, Behaviour, Deed, Deeds};
 use quorate_sim::client::Addressing;
 use quorate_sim::machine::Execution;
@@ -17,6 +17,8 @@ use quorate_sim::trace::Story;
 const SEEDS: u64 = 60;
 /// Seeds of an attack by itself.
 const STEADY_SEEDS: u64 = 40;
+/// Seeds of replicas with too little patience.
+const IMPATIENT_SEEDS: u64 = 60;
 /// Requests under a leader that the monitor must judge.
 const REQUESTS: u32 = 60;
 
@@ -174,5 +176,13 @@ fn equal_seeds_of_an_attack_give_identical_traces() {
             assert_eq!(first.trace, second.trace, "{attack:?} seed {seed}");
             assert_eq!(first.trace, run(Story::Silent).trace, "{attack:?} seed {seed}");
         }
+    }
+}
+
+/// VC13: with time-outs shorter than a round, whoever waits longer for each view that fails gets on all the same.
+#[test]
+fn vc13_replicas_with_too_little_patience_get_on() {
+    for seed in 0..IMPATIENT_SEEDS {
+        held(attack::impatient(seed), "impatient");
     }
 }
