@@ -79,6 +79,8 @@ struct Flight {
     retry_at: Instant,
     fetch_at: Option<Instant>,
     fetches: u32,
+    /// Whether a fetch was hastened: once, whatever liars send.
+    hastened: bool,
     resolving: bool,
     refusals: Vec<(ReplicaIndex, Refusal)>,
 }
@@ -86,6 +88,14 @@ struct Flight {
 impl Flight {
     fn first(&self) -> u64 {
         self.envelope.body.first
+    }
+
+    /// Results were sent that a certified header contradicts: true ones are asked for at once.
+    fn hasten(&mut self, now: Instant) {
+        if !self.hastened {
+            self.hastened = true;
+            self.fetch_at = Some(now);
+        }
     }
 
     fn answer_all(&mut self, error: &ClientError) {
@@ -253,6 +263,7 @@ impl Pipeline {
             retry_at: later(now, patience),
             fetch_at: None,
             fetches: 0,
+            hastened: false,
             resolving: false,
             refusals: Vec::new(),
         };
@@ -287,7 +298,9 @@ impl Pipeline {
                 .map_err(|fault| fault.to_string())?;
             return Ok(self.settle(position.unwrap_or_default(), &results, time));
         }
-        if flight.candidates.iter().all(|(known, _)| *known != hash) {
+        if trust.contradicts(results.header.height, &hash) {
+            flight.hasten(time.0);
+        } else if flight.candidates.iter().all(|(known, _)| *known != hash) {
             if flight.candidates.len() >= CANDIDATES_MAX {
                 flight.candidates.remove(0);
             }
@@ -332,13 +345,13 @@ impl Pipeline {
         (Fate::Lives, actions)
     }
 
-    /// Results under another header of a height that was certified will never be: true ones are asked for at once.
+    /// Results under another header of a height that was certified will never be.
     fn drop_contradicted(&mut self, height: Height, hash: &Hash, now: Instant) {
         for flight in &mut self.flights {
             let before = flight.candidates.len();
             flight.candidates.retain(|(known, results)| results.header.height != height || known == hash);
             if flight.candidates.len() < before {
-                flight.fetch_at = Some(now);
+                flight.hasten(now);
             }
         }
     }

@@ -91,6 +91,11 @@ impl Trust {
         self.known().time
     }
 
+    /// Whether another header of this height is known to be certified.
+    pub(crate) fn contradicts(&self, height: Height, hash: &Hash) -> bool {
+        self.known().headers.get(&height).is_some_and(|known| known != hash)
+    }
+
     /// Whether this hash is known to be that of the committed header of `height`.
     #[must_use]
     pub fn is_committed(&self, height: Height, hash: &Hash) -> bool {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use quorate_protocol::peer::{Announcement, CommittedBatch};
 use quorate_protocol::{Height, PeerMessage, ReplicaIndex, View};
 
-use crate::effect::Effect;
+use crate::effect::{Effect, Token};
 use crate::input::Monotonic;
 use crate::mutant::{Mutant, broken};
 use crate::probe::{Probe, reached};
@@ -17,6 +17,8 @@ use crate::replica::{Dependent, Replica};
 
 /// No further committed heights are asked for while this many wait for their execution.
 pub(crate) const HEIGHTS_BUFFERED_MAX: Height = 16;
+/// Heights that may not be in the log yet: deferred records, and what is being written, generously.
+const LOGGED_LATER_MAX: Height = 64;
 /// Heights beyond twice the window about which something is kept: what is buffered, and one more message.
 pub(crate) const HEIGHTS_AHEAD: Height = 80;
 
@@ -30,14 +32,11 @@ pub(crate) struct CatchUp {
     turn: usize,
     /// When each peer was last sent a NEW-VIEW with proposals, and of which view.
     served: BTreeMap<ReplicaIndex, (Monotonic, View)>,
+    /// The persist that the last answer to each peer waits for, or waited.
+    waiting: BTreeMap<ReplicaIndex, Token>,
 }
 
 impl CatchUp {
-    /// Whether an answer of this peer is waited for.
-    pub(crate) fn was_asked(&self, peer: ReplicaIndex) -> bool {
-        self.asked.is_some_and(|(asked, _)| asked == peer)
-    }
-
     /// The connection with a peer is lost: its answer is not waited for.
     pub(crate) fn lost(&mut self, peer: ReplicaIndex, now: Monotonic) {
         if let Some((_, until)) = self.asked.as_mut().filter(|(asked, _)| *asked == peer) {
@@ -114,26 +113,35 @@ impl Replica {
     }
 
     /// Serves what is committed from the log, which may not hold the last heights yet: what waits for another
-    /// persist is written first, or whoever asks would get nothing and wait for its retry time.
+    /// persist is written first, or whoever asks would get nothing and wait for its retry time. One answer to each
+    /// peer waits for the disk at a time; who asks again meanwhile gets none, and what is long in the log waits for
+    /// nothing.
     pub(crate) fn serve_from_log(&mut self, to: ReplicaIndex, from: Height) {
         let effect = Effect::ServeCommitted { to, from };
-        if self.staged.records.is_empty() && self.pending.is_empty() {
+        let recent = from.saturating_add(LOGGED_LATER_MAX) > self.committed.height;
+        if !recent || (self.staged.records.is_empty() && self.pending.is_empty()) {
             self.effects.push(effect);
-        } else {
+            return;
+        }
+        let synced = |token: &Token| *token < self.staged_token() && !self.pending.contains_key(token);
+        if self.catch_up.waiting.get(&to).is_none_or(synced) {
             reached(Probe::ServedOnceSynced);
+            self.catch_up.waiting.insert(to, self.staged_token());
             self.staged.then.push(Dependent::Effect(effect));
         }
     }
 
     /// Committed heights, ascending and certified, as the door has checked.
     pub(crate) fn on_committed(&mut self, from: ReplicaIndex, batches: Vec<CommittedBatch>) {
-        if self.catch_up.asked.is_some_and(|(peer, _)| peer == from) && !batches.is_empty() {
-            self.catch_up.asked = None;
-        }
+        let gap = self.first_gap();
         for CommittedBatch { batch, certificate } in batches {
             self.hear(from, certificate.height);
             self.insert_certified(batch);
             self.learn(certificate);
+        }
+        // Whoever answers with what is here already is not asked for more before the retry time.
+        if self.catch_up.asked.is_some_and(|(peer, _)| peer == from) && self.first_gap() > gap {
+            self.catch_up.asked = None;
         }
     }
 
@@ -188,7 +196,8 @@ impl Replica {
     }
 
     /// Whether what is missing will not come by itself: others are beyond the window, or a height above it is
-    /// decided, which votes in order bring about only where a view change has come between.
+    /// decided, which votes in order bring about only where a view change, a lost connection or a liar has come
+    /// between.
     fn is_far_behind(&self) -> bool {
         let first = self.committed.height.saturating_add(1);
         let has_gap = !self.decided.is_empty() && !self.decided.contains_key(&first);

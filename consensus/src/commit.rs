@@ -19,6 +19,8 @@ use crate::mutant::{Mutant, broken};
 use crate::probe::{Probe, reached};
 use crate::replica::{Dependent, Replica, Tip};
 
+/// Heights that need a back-off before it is lowered by one step.
+const BACKED_OFF_HEIGHTS_MAX: u32 = 32;
 /// Committed header hashes that are remembered, to recognise what a peer asks for.
 const RECENT_MAX: usize = 512;
 
@@ -163,17 +165,19 @@ impl Replica {
         if rank(&certificate) >= self.claim_rank() {
             self.claim = Some(certificate.clone());
         }
-        self.monitor.committed(height, self.now);
-        let in_flight = self.timers.in_flight_since();
+        let arrival = self.monitor.committed(height, self.now);
         let served = self.pool.commit(&proposal, &advanced, header.time, self.now);
-        let waited = served.iter().copied().chain(in_flight).min();
+        let waited = served.iter().copied().chain(arrival).min();
         for since in served {
             // What waited through a view change says nothing of ordinary times.
             if since > self.view.entered_at {
                 self.monitor.served(self.now.since(since));
             }
         }
-        self.judge_back_off(waited);
+        // COMMITs of an earlier view, or what is caught up on, say nothing of the view at hand.
+        if self.view.entered && certificate.view == self.view.number {
+            self.judge_back_off(waited);
+        }
         self.watch_commit(&header, &certificate);
         self.committed = Tip {
             height,
@@ -196,13 +200,20 @@ impl Replica {
     }
 
     /// Takes the back-off back once a height needed none of it: otherwise each height would cost as many failed views
-    /// again where a round takes longer than patience lasts (hazard VC13).
+    /// again where a round takes longer than patience lasts (hazard VC13). What needed it for many heights has it
+    /// lowered step by step, or a leader that is slow on purpose would keep it for its whole term.
     fn judge_back_off(&mut self, waited: Option<Monotonic>) {
-        let took = waited.map_or(0, |since| self.now.since(since.max(self.view.entered_at)));
-        if took <= self.patience() {
+        let Some(since) = waited.filter(|_| self.failed_views > 0) else { return };
+        if self.now.since(self.waits_since(since)) <= self.patience() {
             self.failed_views = 0;
-        } else if self.failed_views > 0 {
-            reached(Probe::BackOffKept);
+            self.backed_off_heights = 0;
+            return;
+        }
+        reached(Probe::BackOffKept);
+        self.backed_off_heights = self.backed_off_heights.saturating_add(1);
+        if self.backed_off_heights >= BACKED_OFF_HEIGHTS_MAX {
+            self.failed_views = self.failed_views.saturating_sub(1);
+            self.backed_off_heights = 0;
         }
     }
 

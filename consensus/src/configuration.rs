@@ -22,7 +22,7 @@ pub struct Timeouts {
     pub request_min: u64,
     /// How long a NEW-VIEW may take from the moment when a quorum of VIEW-CHANGEs is known, at most.
     pub new_view: u64,
-    /// Both of the above double with each view beyond the first f that commits nothing, up to this.
+    /// Both of the above double with each view beyond the first f that fails, up to this.
     pub back_off_max: u64,
     /// After this long without progress, what was sent is sent again; also the retry time of fetches.
     pub resend: u64,

@@ -323,6 +323,7 @@ impl Replica {
             own_resign: None,
             suspicion: None,
             failed_views: 0,
+            backed_off_heights: 0,
             barren_views: 0,
             pool,
             monitor: Monitor::default(),

@@ -238,6 +238,8 @@ pub struct Replica {
     pub(crate) suspicion: Option<Suspicion>,
     /// Views left without a hand-over since a height was last committed without need of back-off.
     pub(crate) failed_views: u32,
+    /// Heights in a row that needed a back-off.
+    pub(crate) backed_off_heights: u32,
     /// Views entered since the last commit of a batch that was not empty.
     pub(crate) barren_views: u32,
 

@@ -27,7 +27,7 @@ impl Replica {
                 new_view.view >= self.view.number && !entered
             }
             PeerMessage::Certificate(certificate) => self.is_wanted_certificate(certificate),
-            PeerMessage::Committed(batches) => self.are_wanted(from, batches),
+            PeerMessage::Committed(batches) => self.are_wanted(batches),
             PeerMessage::Batches(batches) => {
                 let wanted = |hash| self.fetches.wants(&hash) || self.inquires(&hash);
                 batches.first().is_some_and(|batch| wanted(batch.header.hash()))
@@ -102,9 +102,8 @@ impl Replica {
         news_of_view || (height > self.committed.height && useful)
     }
 
-    /// Heights beyond the committed one, or an answer of who was asked.
-    fn are_wanted(&self, from: ReplicaIndex, batches: &[CommittedBatch]) -> bool {
-        let ahead = |entry: &CommittedBatch| entry.batch.header.height > self.committed.height;
-        self.catch_up.was_asked(from) || batches.last().is_some_and(ahead)
+    /// Heights beyond the committed one: anything else would be checked for nothing, whoever was asked for it.
+    fn are_wanted(&self, batches: &[CommittedBatch]) -> bool {
+        batches.last().is_some_and(|entry| entry.batch.header.height > self.committed.height)
     }
 }

@@ -62,11 +62,6 @@ impl Timers {
         self.set = None;
     }
 
-    /// Since when heights are in flight without a commit.
-    pub(crate) const fn in_flight_since(&self) -> Option<Monotonic> {
-        self.in_flight_since
-    }
-
     /// A height was committed.
     pub(crate) fn progress(&mut self, now: Monotonic, timeouts: &Timeouts) {
         self.progress_at = now;
@@ -88,8 +83,8 @@ impl Timers {
 }
 
 impl Replica {
-    /// A time-out, doubled for each view that failed since the last commit, but not for the first f: so many
-    /// leaders in a row may be dead, and each costs the same (hazard VC21).
+    /// A time-out, doubled for each view that failed since back-off was last not needed, but not for the first f: so
+    /// many leaders in a row may be dead, and each costs the same (hazard VC21).
     pub(crate) fn back_off(&self, base: u64) -> u64 {
         let dead = u32::try_from(self.configuration.members().f()).unwrap_or(DOUBLINGS_MAX);
         let doublings = self.failed_views.saturating_sub(dead).min(DOUBLINGS_MAX);
@@ -126,8 +121,12 @@ impl Replica {
         let awaited = self.awaited.map(|(_, since)| since);
         let oldest =
             [self.pool.oldest(), awaited, self.timers.in_flight_since].into_iter().flatten().min()?;
-        let since = oldest.max(self.view.entered_at).max(self.timers.stalled_at);
-        Some(since.max(self.monitor.saturated_at()).plus(self.back_off(self.patience())))
+        Some(self.waits_since(oldest).plus(self.back_off(self.patience())))
+    }
+
+    /// Since when the leader of the view at hand owes what waits since then.
+    pub(crate) fn waits_since(&self, since: Monotonic) -> Monotonic {
+        since.max(self.view.entered_at).max(self.timers.stalled_at).max(self.monitor.saturated_at())
     }
 
     /// Why the leader of the view at hand is suspected at this moment, beyond what stays a reason for the

@@ -182,7 +182,9 @@ fn equal_seeds_of_an_attack_give_identical_traces() {
 /// VC13: with time-outs shorter than a round, whoever waits longer for each view that fails gets on all the same.
 #[test]
 fn vc13_replicas_with_too_little_patience_get_on() {
+    let mut marks = Marks::default();
     for seed in 0..IMPATIENT_SEEDS {
-        held(attack::impatient(seed), "impatient");
+        marks.merge(&held(attack::impatient(seed), "impatient").marks);
     }
+    assert!(marks.count(Mark::SuspectTimeout) > 0 && marks.count(Mark::ViewChange) > 0, "{marks}");
 }

@@ -487,7 +487,11 @@ impl Task {
     /// do not show.
     fn fetch(&mut self, first: u64, attempt: u32) {
         let mut order = self.core.order();
-        order.sort_by_key(|replica| Some(*replica) == self.chosen);
+        let core = &self.core;
+        order.sort_by_key(|replica| {
+            let usable = core.replicas.connected(*replica) && !core.is_barred(*replica);
+            (!usable, Some(*replica) == self.chosen)
+        });
         let turn = usize::try_from(attempt).unwrap_or_default();
         let index = turn.checked_rem(order.len()).unwrap_or_default();
         let Some(replica) = order.get(index).copied() else { return };

@@ -85,12 +85,14 @@ impl Monitor {
         self.latencies.add(latency);
     }
 
-    /// A height was committed.
-    pub(crate) fn committed(&mut self, height: Height, now: Monotonic) {
-        if let Some(at) = self.arrivals.remove(&height) {
+    /// A height was committed. Says when its proposal arrived, if it did in this view.
+    pub(crate) fn committed(&mut self, height: Height, now: Monotonic) -> Option<Monotonic> {
+        let arrival = self.arrivals.remove(&height);
+        if let Some(at) = arrival {
             self.commits.add(now.since(at));
         }
         self.arrivals.retain(|known, _| *known > height);
+        arrival
     }
 
     /// A proposal of this height has arrived, or was made here.

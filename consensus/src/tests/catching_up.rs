@@ -1,9 +1,11 @@
 //! Replicas that fall behind, and readers that ask how far the cluster is.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use quorate_protocol::peer::Announcement;
+use quorate_protocol::peer::{Announcement, CommittedBatch};
+use quorate_protocol::record::Record;
 use quorate_protocol::{PeerMessage, VoteKind};
 
 use super::harness::{MILLISECOND, Net, SECOND};
@@ -15,6 +17,25 @@ fn load(net: &mut Net, client: u8, numbers: std::ops::Range<u64>) {
         net.request_all(&envelope);
         net.settle();
     }
+}
+
+/// What a replica that has committed these heights would answer.
+fn served(net: &Net, by: u8, heights: std::ops::RangeInclusive<u64>) -> PeerMessage {
+    let mut batches = BTreeMap::new();
+    let mut committed = Vec::new();
+    for record in &net.nodes[usize::from(by)].log {
+        match record {
+            Record::Proposed { batch, .. } => {
+                batches.insert(batch.header.hash(), batch.clone());
+            }
+            Record::Committed(certificate) if heights.contains(&certificate.height) => {
+                let batch = batches[&certificate.header_hash].clone();
+                committed.push(CommittedBatch { batch, certificate: certificate.clone() });
+            }
+            _ => {}
+        }
+    }
+    PeerMessage::Committed(committed.try_into().unwrap())
 }
 
 #[test]
@@ -248,8 +269,8 @@ fn st6_nobody_waits_for_an_answer_of_who_is_gone() {
     net.step(0, Input::Resign);
     net.settle();
     net.crash(0);
-    // Replica 3 gets the NEW-VIEW and misses the base; only two of the three others are there to be asked.
-    net.lose = Box::new(|_, to, _| to == 0);
+    // Replica 3 gets the NEW-VIEW and misses the base; only one of the three others is there to be asked.
+    net.lose = Box::new(|from, to, _| to == 0 || (from, to) == (3, 2));
     for gone in [0, 2] {
         net.step(3, Input::Disconnected(gone));
     }
@@ -295,15 +316,31 @@ fn what_is_served_from_the_log_is_in_it() {
     load(&mut net, 1, 0..3);
     let waiting = !net.replica(0).staged.records.is_empty();
     assert!(waiting, "the last height's record waits for the next one's");
-    let Net { nodes, .. } = &net;
-    let logged = |node: &super::harness::Node| {
-        node.log
-            .iter()
-            .filter(|record| matches!(record, quorate_protocol::record::Record::Committed(_)))
-            .count()
-    };
-    assert_eq!(logged(&nodes[0]), 2);
+    net.lose = Box::new(|from, to, message| {
+        // Nothing but the answer, so that nothing else brings the last height.
+        (from != 0 && to == 3) || (to == 3 && !matches!(message, PeerMessage::Committed(_)))
+    });
     net.deliver(3, 0, PeerMessage::FetchCommitted { from: 1 });
     net.settle();
-    assert_eq!(logged(&net.nodes[0]), 3);
+    assert_eq!((net.height(0), net.height(3)), (3, 3), "no time has passed");
+}
+
+/// A liar that speaks of heights that there are not is asked once in a retry time, however it answers.
+#[test]
+fn st5_who_answers_with_what_is_here_is_not_asked_again_at_once() {
+    let mut net = Net::new(4);
+    load(&mut net, 1, 0..8);
+    let absurd = Announcement { epoch: 0, view: 0, entered: true, committed: u64::MAX };
+    net.lose = Box::new(|from, _, _| from == 3);
+    net.deliver(3, 0, PeerMessage::Announce(absurd));
+    net.settle();
+    let asked = net.sent["fetch committed"];
+    assert_eq!(asked, 1);
+    let answer = served(&net, 1, 1..=8);
+    net.verifiers[0].take();
+    for _ in 0..50 {
+        net.deliver(3, 0, answer.clone());
+        net.settle();
+    }
+    assert_eq!((net.sent["fetch committed"], net.verifiers[0].take()), (asked, 0));
 }

@@ -323,9 +323,7 @@ impl Net {
     fn serve(&mut self, i: ReplicaIndex, to: ReplicaIndex, from: Height) {
         let mut batches = BTreeMap::new();
         let mut served = Vec::new();
-        let node = self.node(i);
-        let unsynced = node.unsynced.iter().flat_map(|(_, records, _)| records);
-        for record in node.log.iter().chain(unsynced) {
+        for record in &self.node(i).log {
             match record {
                 Record::Proposed { batch, .. } => {
                     batches.insert(batch.header.hash(), batch.clone());
