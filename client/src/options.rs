@@ -27,7 +27,10 @@ pub const RETRY_FIRST: Duration = Duration::from_millis(500);
 pub const RETRY_FRESH: Duration = Duration::from_millis(40);
 /// Longest wait between two sendings of an envelope.
 pub const RETRY_MAX: Duration = Duration::from_secs(8);
-/// After a COMMIT or results that complete nothing, certified results are asked for after this time.
+/// After a COMMIT or results that complete nothing, certified results are asked for after as long as envelopes took
+/// lately, within these bounds.
+pub const RESULTS_WAIT_MIN: Duration = Duration::from_millis(8);
+/// The upper one, which also holds while nothing was measured.
 pub const RESULTS_WAIT: Duration = Duration::from_millis(40);
 /// How long one request to one replica may take.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);

@@ -27,7 +27,7 @@ use crate::batch::{Batch, Job, Waiter};
 use crate::error::{ClientError, EIO};
 use crate::options::{
     ENVELOPES_IN_FLIGHT_MAX, FOLLOW_AFTER, FOLLOW_OPERATIONS, GATHER_DIVISOR, GATHER_MAX,
-    OPERATIONS_WAITING_MAX, RESULTS_WAIT, RETRY_FIRST, RETRY_FRESH, RETRY_MAX,
+    OPERATIONS_WAITING_MAX, RESULTS_WAIT, RESULTS_WAIT_MIN, RETRY_FIRST, RETRY_FRESH, RETRY_MAX,
 };
 use crate::trust::Trust;
 
@@ -128,6 +128,8 @@ pub(crate) struct Pipeline {
     flights: VecDeque<Flight>,
     /// When the last envelope of waiting operations was made.
     launched_at: Instant,
+    /// What envelopes took lately, a mean in which the last ones weigh most; at most [`RESULTS_WAIT`].
+    usual: Duration,
     /// What the next envelope waits for.
     gathering: Gathering,
     /// How long envelopes are valid; `None`: for ever.
@@ -152,6 +154,7 @@ impl Pipeline {
             waiting: VecDeque::new(),
             flights: VecDeque::new(),
             launched_at: now,
+            usual: RESULTS_WAIT,
             gathering: Gathering { until: now, operations: 0 },
             validity: validity.map(nanoseconds),
         }
@@ -218,9 +221,16 @@ impl Pipeline {
         })
     }
 
+    /// How long results that should have come are waited for.
+    fn results_wait(&self) -> Duration {
+        self.usual.clamp(RESULTS_WAIT_MIN, RESULTS_WAIT)
+    }
+
     /// The last envelope in flight was answered: lets those that wait for its results come back.
     fn gather(&mut self, answered: usize, now: Instant) {
-        let pause = now.saturating_duration_since(self.launched_at) / GATHER_DIVISOR;
+        let took = now.saturating_duration_since(self.launched_at);
+        self.usual = (self.usual.saturating_mul(3).saturating_add(took) / 4).min(RESULTS_WAIT);
+        let pause = took / GATHER_DIVISOR;
         let expected = answered.saturating_add(self.waiting.len());
         let until = later(now, pause.min(GATHER_MAX));
         self.gathering = Gathering { until, operations: expected.saturating_mul(3) / 4 };
@@ -282,6 +292,7 @@ impl Pipeline {
         trust: &Trust,
         time: (Instant, BatchTime),
     ) -> Result<(Fate, Vec<Action>), String> {
+        let wait = self.results_wait();
         let position = self.flights.iter().position(|flight| flight.digest == results.envelope);
         let Some(flight) = position.and_then(|position| self.flights.get_mut(position)) else {
             // Settled already, or of a session that is over.
@@ -307,7 +318,7 @@ impl Pipeline {
             flight.candidates.push((hash, results));
         }
         if flight.fetch_at.is_none() {
-            flight.fetch_at = Some(later(time.0, RESULTS_WAIT));
+            flight.fetch_at = Some(later(time.0, wait));
         }
         Ok((Fate::Lives, Vec::new()))
     }
@@ -358,8 +369,9 @@ impl Pipeline {
 
     /// A height that may hold these envelopes is being decided: if nothing more comes, ask.
     pub(crate) fn expect_results(&mut self, now: Instant) {
+        let wait = self.results_wait();
         for flight in self.flights.iter_mut().filter(|flight| flight.fetch_at.is_none()) {
-            flight.fetch_at = Some(later(now, RESULTS_WAIT));
+            flight.fetch_at = Some(later(now, wait));
         }
     }
 
@@ -485,6 +497,7 @@ impl Pipeline {
     /// What is due: deadlines of callers, retries, fetches, questions for the session's row.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<Action> {
         self.expire_waiting(now);
+        let wait = self.results_wait();
         let mut actions = Vec::new();
         for flight in &mut self.flights {
             for waiter in flight.waiters.iter_mut().filter(|waiter| waiter.is_due(now)) {
@@ -509,7 +522,7 @@ impl Pipeline {
                 flight.fetches = flight.fetches.saturating_add(1);
                 // A few in quick succession: the first often comes before a view change is over.
                 let doublings = flight.fetches / FETCHES_PER_DOUBLING;
-                flight.fetch_at = Some(later(now, back_off(RESULTS_WAIT, doublings, RETRY_MAX)));
+                flight.fetch_at = Some(later(now, back_off(wait, doublings, RETRY_MAX)));
             }
         }
         actions

@@ -335,6 +335,22 @@ fn a_gap_is_never_final_and_a_duplicate_is_fetched() {
 }
 
 #[test]
+fn results_are_waited_for_as_long_as_envelopes_take() {
+    let mut fixture = fixture();
+    for (took, rounds, least, most) in [(2, 20, 8, 8), (20, 40, 18, 20), (500, 40, 40, 40)] {
+        for _ in 0..rounds {
+            fixture.now += Duration::from_secs(1);
+            drop(fixture.push(1, None));
+            let envelope = fixture.launch().remove(0);
+            fixture.now += Duration::from_millis(took);
+            fixture.settle(&envelope, vec![done()]);
+        }
+        let wait = fixture.pipeline.results_wait();
+        assert!((least..=most).contains(&wait.as_millis()), "{took} ms lead to {wait:?}");
+    }
+}
+
+#[test]
 fn certified_heights_without_results_lead_to_a_fetch() {
     let mut fixture = fixture();
     drop(fixture.push(1, None));
@@ -345,7 +361,7 @@ fn certified_heights_without_results_lead_to_a_fetch() {
     let time = (fixture.now, BatchTime(0));
     fixture.pipeline.committed(77, &Hash([3; 32]), &fixture.trust, time);
     let at = fixture.pipeline.wake_at().unwrap();
-    assert_eq!(at, fixture.now + RESULTS_WAIT);
+    assert_eq!(at, fixture.now + fixture.pipeline.results_wait());
     let due = fixture.pipeline.due(at);
     assert!(matches!(due[..], [Action::Fetch { first: 2, attempt: 0 }]), "{due:?}");
 }
@@ -362,7 +378,7 @@ fn results_that_a_certified_header_contradicts_are_asked_for_at_once() {
     assert!(fate == Fate::Lives && actions.is_empty());
     // Another height says nothing of it.
     fixture.pipeline.committed(height + 1, &Hash([3; 32]), &fixture.trust, time);
-    assert_eq!(fixture.pipeline.wake_at(), Some(fixture.now + RESULTS_WAIT));
+    assert_eq!(fixture.pipeline.wake_at(), Some(fixture.now + fixture.pipeline.results_wait()));
     fixture.pipeline.committed(height, &Hash([3; 32]), &fixture.trust, time);
     assert_eq!(fixture.pipeline.wake_at(), Some(fixture.now));
     let due = fixture.pipeline.due(fixture.now);
