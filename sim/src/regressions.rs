@@ -43,4 +43,8 @@ pub const REGRESSIONS: &[Regression] = &[
         found: "a leader told a peer its NEW-VIEW before the record was synced, crashed, and opened the view with another base",
     },
     Regression { seed: 37_981, found: "the same, in a later view" },
+    Regression {
+        seed: 298_395,
+        found: "nothing but a bound on events that was too low: thirteen replicas with 644 heights need 417,302",
+    },
 ];

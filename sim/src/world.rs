@@ -30,7 +30,7 @@ use crate::scribe::Scribe;
 use crate::trace::{Story, Trace, short, word};
 
 /// Most events of a run: one that has more goes round in circles. Ordinary seeds have some 5,000.
-pub const EVENTS_MAX: u64 = 400_000;
+pub const EVENTS_MAX: u64 = 1_000_000;
 
 /// Something under way between two end points.
 #[derive(Clone, Debug)]
