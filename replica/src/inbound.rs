@@ -186,8 +186,9 @@ impl Node {
         }
     }
 
-    /// An envelope that its key has signed, that a correct replica could execute, and that matters here. The rule is the same whoever brings it (hazard A1), and the order that of cost:
-    /// form, session, sequence, whether it is here already, signature (hazard A5).
+    /// An envelope that its key has signed, that a correct replica could execute, and that matters here. The rule is
+    /// the same whoever brings it (hazard A1), and the order that of cost: form, session, sequence, whether it is
+    /// here already, signature (hazard A5).
     pub(crate) fn admit(&mut self, envelope: Envelope) -> Result<Verified<Envelope>, Refused> {
         // What no correct replica would execute must not get into the pool, from where a leader proposes.
         if let Err(fault) = check_envelope(self.consensus.configuration().cluster(), &envelope) {

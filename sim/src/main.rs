@@ -81,7 +81,8 @@ enum Command {
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
-    /// Looks for each mutant of this program, or the one of --mutant, where it should be caught, and prints by what, after how many seeds.
+    /// Looks for each mutant of this program, or the one of --mutant, where it should be caught, and prints by what,
+    /// after how many seeds.
     Mutants {
         /// At most so many seeds for each.
         #[arg(long, default_value_t = 2000)]

@@ -19,6 +19,16 @@ fn load(net: &mut Net, client: u8, numbers: std::ops::Range<u64>) {
     }
 }
 
+/// Four replicas of which the last one saw neither so many heights nor the hand-over after them.
+fn without_the_last(heights: u64) -> Net {
+    let mut net = Net::new(4);
+    net.lose = Box::new(|from, to, _| from == 3 || to == 3);
+    load(&mut net, 1, 0..heights);
+    net.step(0, Input::Resign);
+    net.settle();
+    net
+}
+
 /// What a replica that has committed these heights would answer.
 fn served(net: &Net, by: u8, heights: std::ops::RangeInclusive<u64>) -> PeerMessage {
     let mut batches = BTreeMap::new();
@@ -238,11 +248,7 @@ fn r4_a_leader_that_ignores_a_waiting_reader_is_replaced() {
 /// 1035780: each answer was a step, and each step another question.)
 #[test]
 fn rx9_a_missing_batch_is_asked_for_once_in_a_retry_time() {
-    let mut net = Net::new(4);
-    net.lose = Box::new(|from, to, _| from == 3 || to == 3);
-    load(&mut net, 1, 0..70);
-    net.step(0, Input::Resign);
-    net.settle();
+    let mut net = without_the_last(70);
     // Replica 3 gets the NEW-VIEW and no answer to what it asks then.
     net.lose =
         Box::new(|from, to, message| from == 3 || (to == 3 && !matches!(message, PeerMessage::NewView(_))));
@@ -263,11 +269,7 @@ fn rx9_a_missing_batch_is_asked_for_once_in_a_retry_time() {
 /// Who is gone is not asked, and what it was asked is asked of another at once.
 #[test]
 fn st6_nobody_waits_for_an_answer_of_who_is_gone() {
-    let mut net = Net::new(4);
-    net.lose = Box::new(|from, to, _| from == 3 || to == 3);
-    load(&mut net, 1, 0..60);
-    net.step(0, Input::Resign);
-    net.settle();
+    let mut net = without_the_last(60);
     net.crash(0);
     // Replica 3 gets the NEW-VIEW and misses the base; only one of the three others is there to be asked.
     net.lose = Box::new(|from, to, _| to == 0 || (from, to) == (3, 2));

@@ -96,6 +96,21 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use quorate_crypto::{Bounded, Hash, Signature};
+    use quorate_protocol::view_change::NewView;
+    use quorate_protocol::{BatchTime, PrePrepare, Proposal};
+
+    /// In order on one lane: on two, a proposal overtook the NEW-VIEW without which it is dropped.
+    #[test]
+    fn a_new_view_and_the_proposals_after_it_share_a_lane() {
+        let new_view =
+            NewView { epoch: 0, view: 1, claims: Bounded::new(), base: None, signature: Signature::ZERO };
+        let proposal = Proposal { parent: Hash::ZERO, time: BatchTime(1), envelopes: Bounded::new() };
+        let pre_prepare = PrePrepare { epoch: 0, view: 1, height: 1, proposal, signature: Signature::ZERO };
+        let (new_view, pre_prepare) = (PeerMessage::NewView(new_view), PeerMessage::PrePrepare(pre_prepare));
+        assert_eq!(Lane::of(&new_view), Lane::of(&pre_prepare));
+        assert!(Lane::Proposals.carries(&new_view) && !Lane::Urgent.carries(&new_view));
+    }
 
     #[test]
     fn lanes_are_numbered_by_their_place() {
