@@ -104,8 +104,8 @@ fn a_leader_that_is_stopped_hands_over() {
 }
 
 /// A leader's pool once took envelopes for ones that wait for a gap when what they follow was committed in the same
-/// turn of its loop: with many operations in flight it was suspected every few seconds. A machine that stands still
-/// for a while makes replicas suspect as well, hence one quiet run of three is enough.
+/// turn of its loop: with many operations in flight it was suspected every few seconds, two to five times in twenty.
+/// A machine that stands still for a while makes replicas suspect as well, hence one quiet run of three is enough.
 #[test]
 fn a_correct_leader_keeps_its_view_under_load() {
     let views = |status: &serde_json::Value| -> Vec<u64> {
@@ -115,7 +115,7 @@ fn a_correct_leader_keeps_its_view_under_load() {
     let mut seen = Vec::new();
     for _ in 0..3 {
         let cluster = Cluster::start();
-        cluster.quorate(&["bench", "consensus", "--seconds", "5"]).expect(0);
+        cluster.quorate(&["bench", "consensus", "--seconds", "20"]).expect(0);
         seen.push(views(&cluster.status().1));
         if seen.last().is_some_and(|views| views.iter().all(|view| *view == 0)) {
             return;
