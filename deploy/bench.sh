@@ -1,24 +1,43 @@
 #!/usr/bin/env bash
 # Measures what clusters with faulty replicas and killed leaders keep of their speed, and keeps the results in
-# bench/results, named by date and commit, as a table in Markdown and as JSON.
+# bench/results, named by date and commit, as a table in Markdown and as JSON; and how many files a second a mount
+# makes, with the program of deploy/optimise.sh beside the ordinary one, as JSON lines.
 #
-#   bash deploy/bench.sh [leader-crash | faults4 | faults7]...      default: all of them, some twenty minutes
+#   bash deploy/bench.sh [leader-crash | faults4 | faults7 | floors]...      default: all of them, some forty minutes
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source deploy/setup.sh
-if [ $# -eq 0 ]; then set -- leader-crash faults4 faults7; fi
+if [ $# -eq 0 ]; then set -- leader-crash faults4 faults7 floors; fi
 say "building (release)"
 cargo build --quiet --release --locked -p quorate --features quorate/faults
 program=$(cd "${CARGO_TARGET_DIR:-target}/release" && pwd)/quorate
 prefix="bench/results/$(date -u +%F)-$(git rev-parse --short HEAD)"
 git diff --quiet HEAD -- . || prefix="$prefix-changed"
 mkdir -p bench/results
+
+# The two programs in turn, so that both meet the same machine; neither of them can inject faults.
+floors() {
+  bash deploy/optimise.sh
+  cargo build --quiet --release --locked -p quorate
+  local round work program optimised
+  optimised=$(cd "${CARGO_TARGET_DIR:-target}/optimised" && pwd)/quorate
+  for round in 1 2 3 4 5; do
+    for work in 'meta --path . --threads 1' 'meta --path . --threads 16' consensus; do
+      for program in "$1" "$optimised"; do
+        "$program" --log error dev --exec "'$program' bench $work --seconds 4" 2>/dev/null \
+          | sed "s/^{/{\"build\":\"$(basename "$(dirname "$program")")\",\"round\":$round,/"
+      done
+    done
+  done | tee "$2-floors.jsonl"
+}
+
 for part in "$@"; do
   say "$part"
   case "$part" in
     leader-crash) "$program" --log error bench leader-crash --kills 50 --out "$prefix-leader-crash" >/dev/null ;;
     faults4) "$program" --log error bench faults --replicas 4 --out "$prefix-faults-n4" ;;
     faults7) "$program" --log error bench faults --replicas 7 --kills 0 --out "$prefix-faults-n7" ;;
-    *) echo "usage: bash deploy/bench.sh [leader-crash | faults4 | faults7]..." >&2; exit 2 ;;
+    floors) floors "$program" "$prefix" ;;
+    *) echo "usage: bash deploy/bench.sh [leader-crash | faults4 | faults7 | floors]..." >&2; exit 2 ;;
   esac
 done
