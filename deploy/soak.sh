@@ -245,7 +245,7 @@ culprits=""
 for replica in $(seq 0 $((REPLICAS - 1))); do
   case " $FAULTY " in *" $replica "*) continue ;; esac
   quorate audit evidence list --output json --dir "$QUORATE_DIR/replica-$replica" >evidence || [ $? = 1 ]
-  culprits="$culprits $(grep -oE '"culprit": *[0-9]+' evidence | grep -oE '[0-9]+$' | sort -u | paste -sd ' ')"
+  culprits="$culprits $(grep -oE '"culprit": *[0-9]+' evidence | grep -oE '[0-9]+$' | sort -u | paste -sd " " || true)"
 done
 rm -f evidence
 culprits=$(tr ' ' '\n' <<<"$culprits" | grep . | sort -nu | paste -sd ' ' || true)

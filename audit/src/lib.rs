@@ -6,6 +6,7 @@
 //! [`Court`] says whether evidence proves a replica faulty, for replicas, clients and auditors alike.
 #![forbid(unsafe_code)]
 
+mod bundle;
 mod chain;
 mod evidence;
 mod report;
@@ -13,6 +14,7 @@ mod source;
 mod statements;
 mod verify;
 
+pub use bundle::{BUNDLE_HEIGHT_BYTES_MAX, BUNDLE_MAGIC, BundleReader, BundleWriter, NoBundle};
 pub use chain::{Auditor, Policy};
 pub use evidence::{Court, Guilt, NoProof, genesis_header, rule_of};
 pub use report::{Breach, Progress, Report, Rule, Verdict};

@@ -2,7 +2,10 @@
 #![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::unwrap_used, clippy::panic)]
 
 use proptest::prelude::*;
-use quorate_audit::{Policy, Progress, Report, Rule, SourceError, Verdict, verify};
+use quorate_audit::{
+    BUNDLE_HEIGHT_BYTES_MAX, BundleReader, BundleWriter, NoBundle, Policy, Progress, Report, Rule,
+    SourceError, Verdict, verify,
+};
 use quorate_crypto::{
     Address, Bounded, Certificate, CertificateKind, Ed25519Signer, Ed25519Verifier, Hash, Member, MemberSet,
     NodeSeed, Role, Signature, Signer, decode, encode,
@@ -355,4 +358,74 @@ fn a_source_that_fails_is_no_verdict_and_one_that_is_damaged_is() {
     let mut bad = genesis.clone();
     bad.version = 9;
     assert_eq!(audit(&bad, &chain, Policy::STANDARD).verdict.exit_code(), 2);
+}
+
+fn bundle(genesis: &Genesis, chain: &[CommittedBatch]) -> Vec<u8> {
+    let mut writer = BundleWriter::new(Vec::new(), &genesis.cluster()).unwrap();
+    chain.iter().for_each(|committed| writer.add(committed).unwrap());
+    writer.finish().unwrap()
+}
+
+fn audit_bundle(genesis: &Genesis, bytes: &[u8]) -> Result<Report, NoBundle> {
+    let mut source = BundleReader::new(bytes, &genesis.cluster())?;
+    Ok(verify(genesis, &Ed25519Verifier::new(), &mut source, Policy::FULL, &mut |_| ()))
+}
+
+#[test]
+fn a_bundle_holds_what_was_put_in() {
+    let (genesis, chain) = chain();
+    let report = audit_bundle(&genesis, &bundle(&genesis, &chain)).unwrap();
+    assert_eq!(report, audit(&genesis, &chain, Policy::FULL));
+    assert_eq!(report.verdict, Verdict::Holds);
+    assert_eq!(audit_bundle(&genesis, &bundle(&genesis, &[])).unwrap().verdict, Verdict::Holds);
+}
+
+#[test]
+fn a_bundle_cut_anywhere_holds_as_far_as_it_goes() {
+    let (genesis, chain) = chain();
+    let whole = bundle(&genesis, &chain);
+    let ends: Vec<_> = (0..=chain.len()).map(|count| bundle(&genesis, &chain[..count]).len() - 4).collect();
+    for length in 0..whole.len() {
+        match audit_bundle(&genesis, &whole[..length]) {
+            Err(NoBundle::Magic) => assert!(length < ends[0], "{length}"),
+            Ok(report) => {
+                let heights = ends[1..].iter().filter(|end| **end <= length).count() as u64;
+                assert_eq!(report.progress.height, heights, "{length}");
+                assert_eq!(report.verdict.exit_code(), 2, "{length}: {:?}", report.verdict);
+            }
+            Err(other) => panic!("{length}: {other}"),
+        }
+    }
+}
+
+#[test]
+fn every_changed_byte_of_a_bundle_is_noticed() {
+    let (genesis, chain) = chain();
+    let mut bytes = bundle(&genesis, &chain);
+    for at in 0..bytes.len() {
+        bytes[at] ^= 0x20;
+        match audit_bundle(&genesis, &bytes) {
+            Err(NoBundle::Magic) => assert!(at < 18),
+            Err(NoBundle::Cluster(_)) => assert!((18..50).contains(&at)),
+            Err(other) => panic!("{at}: {other}"),
+            Ok(report) => assert_ne!(report.verdict, Verdict::Holds, "{at}"),
+        }
+        bytes[at] ^= 0x20;
+    }
+    bytes.push(0);
+    assert_eq!(broken(&audit_bundle(&genesis, &bytes).unwrap()), (7, Rule::Readable));
+}
+
+#[test]
+fn a_bundle_takes_no_memory_for_what_it_announces() {
+    let (genesis, _) = chain();
+    let empty = bundle(&genesis, &[]);
+    let with_length = |length: u32| {
+        let mut bytes = empty[..empty.len() - 4].to_vec();
+        bytes.extend(length.to_le_bytes());
+        bytes.push(7);
+        audit_bundle(&genesis, &bytes).unwrap()
+    };
+    assert_eq!(with_length(BUNDLE_HEIGHT_BYTES_MAX).verdict.exit_code(), 2);
+    assert_eq!(broken(&with_length(BUNDLE_HEIGHT_BYTES_MAX + 1)), (1, Rule::Readable));
 }

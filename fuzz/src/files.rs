@@ -6,12 +6,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
+use quorate_audit::{BundleReader, BundleWriter, Source as _};
 use quorate_protocol::limits::FRAME_BYTES_MAX;
 use quorate_transport::frame::{FrameError, FrameReader};
 use quorate_transport::{ClusterFile, KeyFile};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::memory::{bounded, decoding};
+use crate::samples;
 use crate::source::Source;
 
 /// Frames read before the target ends.
@@ -123,4 +125,22 @@ fn same_secret(left: &KeyFile, right: &KeyFile) {
 
 fn same<T: PartialEq + Debug>(left: &T, right: &T) {
     assert_eq!(left, right);
+}
+
+/// A bundle: what is read of it, written again, is what was there, and nothing is held for what a length announces.
+pub fn bundle(data: &[u8]) {
+    let cluster = samples::cluster().id;
+    let Ok(mut reader) = BundleReader::new(data, &cluster) else { return };
+    let mut writer = BundleWriter::new(Vec::new(), &cluster).expect("memory takes bytes");
+    let whole = loop {
+        match decoding(data.len(), || reader.next()) {
+            Ok(Some(committed)) => writer.add(&committed).expect("what was read can be written"),
+            Ok(None) => break true,
+            Err(_) => break false,
+        }
+    };
+    let written = writer.finish().expect("memory takes bytes");
+    let heights = written.len() - 4;
+    assert!(!whole || written == data, "a bundle reads as another one");
+    assert_eq!(written.get(..heights), data.get(..heights), "heights read as others");
 }

@@ -67,6 +67,7 @@ pub const TARGETS: &[Target] = &[
     target("rows", 16 * KIB, decoders::rows, samples::rows),
     target("frames", 128 * KIB, files::frames, samples::frames),
     target("cluster_file", 16 * KIB, files::cluster_file, samples::cluster_file),
+    target("bundle", 64 * KIB, files::bundle, samples::bundle),
     target("key_file", KIB, files::key_file, samples::key_file),
     target("segment", 4 * KIB, segments::segment, samples::noise),
     target("log_reader", KIB, segments::log_reader, samples::noise),

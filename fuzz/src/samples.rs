@@ -4,6 +4,7 @@
 
 use std::sync::OnceLock;
 
+use quorate_audit::BundleWriter;
 use quorate_consensus::{Configuration, Parameters};
 use quorate_crypto::{
     Address, Bitmap, Bounded, BoundedBytes, Certificate, CertificateKind, Hash, KeyedHashSigner,
@@ -562,6 +563,13 @@ pub fn cluster_file() -> Vec<Vec<u8>> {
         moved.to_toml().into_bytes(),
         b"format = \"quorate-cluster\"\n".to_vec(),
     ]
+}
+
+pub fn bundle() -> Vec<Vec<u8>> {
+    let mut writer = BundleWriter::new(Vec::new(), &cluster().id).expect("memory takes bytes");
+    let empty = BundleWriter::new(Vec::new(), &cluster().id).and_then(BundleWriter::finish);
+    (0..2).for_each(|_| writer.add(&committed()).expect("a small height"));
+    vec![writer.finish().expect("memory takes bytes"), empty.expect("memory takes bytes")]
 }
 
 pub fn key_file() -> Vec<Vec<u8>> {

@@ -63,6 +63,7 @@ corpora![
     rows,
     frames,
     cluster_file,
+    bundle,
     key_file,
     segment,
     log_reader,

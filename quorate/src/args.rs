@@ -248,6 +248,9 @@ pub struct AuditArgs {
 pub enum AuditAction {
     /// Check the header chain and every certificate against genesis, from a directory or a live cluster.
     Verify(AuditVerifyArgs),
+    /// Write the committed heights to one file, a bundle, that `verify --bundle` checks where there is no cluster.
+    /// What does not hold is not written: it is checked on the way. Exit 0 written, 1 broken, 2 cannot tell.
+    Export(AuditExportArgs),
     /// Evidence against replicas: signed statements that no correct one makes.
     Evidence(EvidenceArgs),
 }
@@ -309,12 +312,34 @@ pub struct EvidenceSourceArgs {
     pub output: Output,
 }
 
+/// `quorate audit export`.
+#[derive(Args, Debug)]
+pub struct AuditExportArgs {
+    /// The file, which must not exist.
+    pub file: PathBuf,
+    /// A replica's directory, running or not. Default: the live cluster.
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// The cluster file: what is trusted.
+    #[arg(long, env = "QUORATE_CLUSTER", value_name = "FILE")]
+    pub cluster: PathBuf,
+    /// The principal's key file, for a live cluster.
+    #[arg(long, env = "QUORATE_KEY", value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// How to print what was checked.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
 /// `quorate audit verify`.
 #[derive(Args, Debug)]
 pub struct AuditVerifyArgs {
     /// A replica's directory, running or not. Default: the live cluster.
     #[arg(long)]
     pub dir: Option<PathBuf>,
+    /// A bundle that `export` wrote, instead of a directory.
+    #[arg(long, value_name = "FILE", conflicts_with = "dir")]
+    pub bundle: Option<PathBuf>,
     /// The cluster file: what is trusted.
     #[arg(long, env = "QUORATE_CLUSTER", value_name = "FILE")]
     pub cluster: PathBuf,

@@ -3,33 +3,27 @@
 //! Invariant: only the cluster file is trusted; what a directory or a replica gives is verified from
 //! genesis on. Exit 0 it holds, 1 it is broken, 2 it cannot be told.
 
-use crate::args::{AuditAction, AuditArgs, AuditVerifyArgs, Output};
+use crate::args::{AuditAction, AuditArgs, AuditExportArgs, AuditVerifyArgs, Output};
+use crate::commands::sources::{self, Place};
 use crate::commands::{connect, evidence};
 use crate::failure::{CommandResult, Failure};
 use crate::say;
 use indicatif::{ProgressBar, ProgressStyle};
-use quorate_audit::{Policy, Report, Source, SourceError, Verdict, verify};
-use quorate_client::Observer;
-use quorate_crypto::{Ed25519Verifier, Hash};
-use quorate_protocol::Height;
-use quorate_protocol::peer::{Batch, CommittedBatch};
-use quorate_protocol::record::Record;
-use quorate_store::log::{LogError, LogReader};
-use quorate_store::read_marker;
-use std::collections::{BTreeMap, VecDeque};
+use quorate_audit::{BundleWriter, Policy, Report, Source, SourceError, Verdict, verify};
+use quorate_crypto::Ed25519Verifier;
+use quorate_protocol::peer::CommittedBatch;
+use quorate_transport::ClusterFile;
+use std::io::{BufWriter, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use tokio::runtime::Runtime;
 
 /// Exit status when nothing can be said.
 const CANNOT_TELL: u8 = 2;
-/// Batches above the last committed height that a log may hold; the protocol's window keeps below it.
-const PENDING_MAX: usize = 4096;
-
 /// Runs an audit.
 pub fn run(args: &AuditArgs) -> CommandResult {
     let done = match &args.action {
         AuditAction::Verify(args) => audit(args),
+        AuditAction::Export(args) => export(args),
         AuditAction::Evidence(args) => evidence::run(args),
     };
     done.map_err(|failure| failure.with_code(CANNOT_TELL))
@@ -37,52 +31,92 @@ pub fn run(args: &AuditArgs) -> CommandResult {
 
 fn audit(args: &AuditVerifyArgs) -> CommandResult {
     let cluster = connect::read_cluster(&args.cluster)?;
+    let place = Place {
+        cluster: &args.cluster,
+        dir: args.dir.as_deref(),
+        bundle: args.bundle.as_deref(),
+        key: args.key.as_deref(),
+    };
+    let mut source = sources::open(&cluster, place)?;
+    let policy = if args.full { Policy::FULL } else { Policy::STANDARD };
+    let (report, took) = check(&cluster, source.as_mut(), policy);
+    print(&report, args.output, took);
+    Ok(ExitCode::from(report.verdict.exit_code()))
+}
+
+/// Checks, writes what holds, and puts the file in its place once all of it does.
+fn export(args: &AuditExportArgs) -> CommandResult {
+    let cluster = connect::read_cluster(&args.cluster)?;
+    let file = std::path::absolute(&args.file)?;
+    let cannot = |error: &dyn std::fmt::Display| {
+        Failure::new(format!("cannot write the bundle {}: {error}", file.display()))
+    };
+    if file.symlink_metadata().is_ok() {
+        return Err(cannot(&"it exists; remove it or name another one"));
+    }
+    let directory = file.parent().ok_or_else(|| cannot(&"it has no directory"))?;
+    let partial = tempfile::NamedTempFile::new_in(directory).map_err(|error| cannot(&error))?;
+    let place =
+        Place { cluster: &args.cluster, dir: args.dir.as_deref(), bundle: None, key: args.key.as_deref() };
+    let source = sources::open(&cluster, place)?;
+    let writer = BundleWriter::new(BufWriter::new(partial), &cluster.cluster());
+    let mut exporting =
+        Exporting { source, writer: writer.map_err(|error| cannot(&error))?, unchecked: None };
+    let (report, took) = check(&cluster, &mut exporting, Policy::STANDARD);
+    if report.verdict == Verdict::Holds {
+        let written = exporting.writer.finish().and_then(|buffer| Ok(buffer.into_inner()?));
+        let partial = written.map_err(|error| cannot(&error))?;
+        partial.as_file().sync_all().map_err(|error| cannot(&error))?;
+        partial.persist_noclobber(&file).map_err(|error| cannot(&error.error))?;
+        std::fs::File::open(directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(|error| cannot(&error))?;
+    }
+    print(&report, args.output, took);
+    Ok(ExitCode::from(report.verdict.exit_code()))
+}
+
+/// Hands heights to the auditor and writes each one once the next is asked for, which is when it holds.
+struct Exporting<W> {
+    source: Box<dyn Source>,
+    writer: BundleWriter<W>,
+    unchecked: Option<CommittedBatch>,
+}
+
+impl<W: Write> Source for Exporting<W> {
+    fn next(&mut self) -> Result<Option<CommittedBatch>, SourceError> {
+        if let Some(holds) = self.unchecked.take() {
+            let written = self.writer.add(&holds);
+            written.map_err(|error| SourceError::Unavailable(format!("cannot write the bundle: {error}")))?;
+        }
+        self.unchecked = self.source.next()?;
+        Ok(self.unchecked.clone())
+    }
+}
+
+/// Verifies all that a source has, under a progress bar.
+fn check(cluster: &ClusterFile, source: &mut dyn Source, policy: Policy) -> (Report, Duration) {
     let members = cluster.members().members();
     let verifier =
         Ed25519Verifier::with_keys(members.iter().flat_map(|member| [member.consensus, member.blocks]));
-    let mut source: Box<dyn Source> = match (&args.dir, &args.key) {
-        (Some(directory), _) => {
-            let identity = read_marker(directory)?.identity;
-            if identity.cluster != cluster.cluster() {
-                return Err(Failure::new(format!(
-                    "{} is of cluster {}, not of {}",
-                    directory.display(),
-                    identity.cluster,
-                    cluster.cluster()
-                )));
-            }
-            Box::new(LogSource::new(
-                LogReader::open(directory)?,
-                u64::from(cluster.genesis().parameters.window),
-            ))
-        }
-        (None, Some(key)) => Box::new(LiveSource::start(args, key)?),
-        (None, None) => {
-            return Err(Failure::new(
-                "a live cluster needs --key (or QUORATE_KEY); a stored one --dir DIRECTORY",
-            ));
-        }
-    };
     let bar = ProgressBar::new_spinner().with_style(
         ProgressStyle::with_template("{spinner} height {pos}, {msg} ({elapsed})")
             .unwrap_or_else(|_| ProgressStyle::default_spinner()),
     );
-    let policy = if args.full { Policy::FULL } else { Policy::STANDARD };
     let began = Instant::now();
-    let report = verify(cluster.genesis(), &verifier, source.as_mut(), policy, &mut |progress| {
+    let report = verify(cluster.genesis(), &verifier, source, policy, &mut |progress| {
         bar.set_position(progress.height);
         if progress.height.is_multiple_of(256) {
             bar.set_message(format!("{} operations", progress.operations));
         }
     });
     bar.finish_and_clear();
-    print(&report, args, began.elapsed());
-    Ok(ExitCode::from(report.verdict.exit_code()))
+    (report, began.elapsed())
 }
 
-fn print(report: &Report, args: &AuditVerifyArgs, took: Duration) {
+fn print(report: &Report, output: Output, took: Duration) {
     let progress = &report.progress;
-    if args.output == Output::Json {
+    if output == Output::Json {
         say!("{}", json(report, took));
         return;
     }
@@ -134,97 +168,4 @@ fn json(report: &Report, took: Duration) -> serde_json::Value {
         "state_root": report.head.as_ref().map(|head| head.state_root.to_string()),
         "seconds": took.as_secs_f64(),
     })
-}
-
-/// The committed heights of a replica's log, read as they lie on the disk.
-struct LogSource {
-    reader: LogReader,
-    /// Batches whose certificate has not come yet, by header hash.
-    pending: BTreeMap<Hash, Batch>,
-    next: Height,
-    /// How far a record may be above the next height to be committed.
-    window: u64,
-}
-
-impl LogSource {
-    fn new(reader: LogReader, window: u64) -> Self {
-        Self { reader, pending: BTreeMap::new(), next: 1, window }
-    }
-
-    /// The height that a damaged record says it is of.
-    fn height_of(&self, error: &LogError) -> Option<Height> {
-        match error {
-            // The damage may be in the height itself: a record is of a height in flight, or the claim is void.
-            LogError::Damaged { position, .. } => self
-                .reader
-                .claimed_height(*position)
-                .filter(|height| (self.next..=self.next.saturating_add(self.window)).contains(height)),
-            _ => None,
-        }
-    }
-}
-
-impl Source for LogSource {
-    fn next(&mut self) -> Result<Option<CommittedBatch>, SourceError> {
-        loop {
-            let record = self.reader.next_record().map_err(|error| SourceError::Damaged {
-                height: self.height_of(&error),
-                text: error.to_string(),
-            })?;
-            match record {
-                None => return Ok(None),
-                Some((_, Record::Proposed { batch, .. })) => {
-                    if self.pending.len() >= PENDING_MAX {
-                        let text = "too many batches without a certificate".to_owned();
-                        return Err(SourceError::Damaged { height: None, text });
-                    }
-                    self.pending.insert(batch.header.hash(), batch);
-                }
-                Some((position, Record::Committed(certificate))) if certificate.height == self.next => {
-                    let Some(batch) = self.pending.remove(&certificate.header_hash) else {
-                        let text = format!("the certificate at {position} has no batch in the log");
-                        return Err(SourceError::Damaged { height: Some(certificate.height), text });
-                    };
-                    let height = self.next;
-                    self.pending.retain(|_, batch| batch.header.height > height);
-                    self.next = height.saturating_add(1);
-                    return Ok(Some(CommittedBatch { batch, certificate }));
-                }
-                Some(_) => {}
-            }
-        }
-    }
-}
-
-/// The committed heights of a live cluster.
-struct LiveSource {
-    runtime: Runtime,
-    observer: Observer,
-    fetched: VecDeque<CommittedBatch>,
-    next: Height,
-}
-
-impl LiveSource {
-    fn start(args: &AuditVerifyArgs, key: &std::path::Path) -> Result<Self, Failure> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let observer = runtime.block_on(connect::observe(&args.cluster, key))?;
-        Ok(Self { runtime, observer, fetched: VecDeque::new(), next: 1 })
-    }
-}
-
-impl Source for LiveSource {
-    fn next(&mut self) -> Result<Option<CommittedBatch>, SourceError> {
-        if self.fetched.is_empty() {
-            let batches = self
-                .runtime
-                .block_on(self.observer.history(self.next))
-                .map_err(|error| SourceError::Unavailable(error.to_string()))?;
-            self.fetched.extend(batches);
-        }
-        let batch = self.fetched.pop_front();
-        if let Some(batch) = &batch {
-            self.next = batch.batch.header.height.saturating_add(1);
-        }
-        Ok(batch)
-    }
 }

@@ -9,4 +9,5 @@ pub mod init;
 pub mod key;
 pub mod mount;
 pub mod replica;
+pub mod sources;
 pub mod status;

@@ -53,6 +53,65 @@ fn every_replica_and_the_live_cluster_hold() {
     run(&mut command, PATIENCE).expect_one_line(2, &["cluster"]);
 }
 
+#[test]
+fn a_bundle_is_checked_without_the_cluster() {
+    let cluster = Cluster::start();
+    some_history(&cluster);
+    cluster.settle();
+    let place = tempfile::tempdir().unwrap();
+    let live = place.path().join("live.bundle");
+    let live = live.to_str().unwrap();
+    let exported = report(&cluster.quorate(&["audit", "export", "--output", "json", live]).expect(0).stdout);
+    cluster.local.stop_all();
+    // Of a replica that has stopped, and after it nothing of the cluster is needed but its file.
+    let stored = place.path().join("stored.bundle");
+    let directory = cluster.local.replica_directory(3);
+    let from_directory = ["audit", "export", stored.to_str().unwrap(), "--dir", directory.to_str().unwrap()];
+    cluster.quorate(&from_directory).expect(0);
+    for full in [false, true] {
+        let mut arguments = vec!["audit", "verify", "--output", "json", "--bundle", live];
+        arguments.extend(full.then_some("--full"));
+        let verified = report(&cluster.quorate(&arguments).expect(0).stdout);
+        for field in ["verdict", "verified_height", "head", "state_root", "signatures"] {
+            assert_eq!(verified[field], exported[field], "{field}");
+        }
+    }
+    cluster.quorate(&["audit", "verify", "--bundle", stored.to_str().unwrap()]).expect(0);
+    // A file that is there is never written over.
+    cluster.quorate(&from_directory).expect_one_line(2, &["stored.bundle", "exists"]);
+    let other = Cluster::create();
+    other.quorate(&["audit", "verify", "--bundle", live]).expect_one_line(2, &["live.bundle", "cluster"]);
+
+    let mut bytes = std::fs::read(live).unwrap();
+    bytes.truncate(bytes.len() - 1);
+    std::fs::write(live, &bytes).unwrap();
+    let ran = cluster.quorate(&["audit", "verify", "--bundle", live]).expect(2);
+    assert!(ran.stdout.contains("cut short"), "{}", ran.stdout);
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(live, &bytes).unwrap();
+    cluster.quorate(&["audit", "verify", "--bundle", live]).expect(1);
+}
+
+/// Damage is not exported: nothing is left in the file's place.
+#[test]
+fn a_history_that_does_not_hold_is_not_exported() {
+    let cluster = Cluster::start();
+    some_history(&cluster);
+    cluster.settle();
+    cluster.local.stop_all();
+    let directory = cluster.local.replica_directory(0);
+    let flip = places(&directory).into_iter().find(|flip| flip.what == "batch").unwrap();
+    let mut bytes = std::fs::read(&flip.segment).unwrap();
+    bytes[usize::try_from(flip.offset).unwrap()] ^= 1;
+    std::fs::write(&flip.segment, &bytes).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("history.bundle");
+    let arguments = ["audit", "export", file.to_str().unwrap(), "--dir", directory.to_str().unwrap()];
+    cluster.quorate(&arguments).expect(1);
+    assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
+}
+
 /// A place in the log to flip a byte, and the heights of which one must be named.
 struct Flip {
     what: &'static str,

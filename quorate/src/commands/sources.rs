@@ -1,0 +1,157 @@
+//! Where `quorate audit` takes committed heights from: a replica's log, a bundle, or a live cluster.
+//!
+//! Invariant: what is given is trusted with nothing; of another cluster than the cluster file's it is refused.
+
+use crate::commands::connect;
+use crate::failure::Failure;
+use quorate_audit::{BundleReader, Source, SourceError};
+use quorate_client::Observer;
+use quorate_crypto::Hash;
+use quorate_protocol::Height;
+use quorate_protocol::peer::{Batch, CommittedBatch};
+use quorate_protocol::record::Record;
+use quorate_store::log::{LogError, LogReader};
+use quorate_store::read_marker;
+use quorate_transport::ClusterFile;
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+use tokio::runtime::Runtime;
+
+/// Batches above the last committed height that a log may hold; the protocol's window keeps below it.
+const PENDING_MAX: usize = 4096;
+
+/// Which source is asked for; without any the live cluster, as the principal with this key file.
+#[derive(Copy, Clone, Debug)]
+pub struct Place<'a> {
+    pub cluster: &'a Path,
+    pub dir: Option<&'a Path>,
+    pub bundle: Option<&'a Path>,
+    pub key: Option<&'a Path>,
+}
+
+/// Opens the source that is asked for.
+pub fn open(cluster: &ClusterFile, place: Place<'_>) -> Result<Box<dyn Source>, Failure> {
+    match place {
+        Place { dir: Some(directory), .. } => {
+            let identity = read_marker(directory)?.identity;
+            if identity.cluster != cluster.cluster() {
+                return Err(Failure::new(format!(
+                    "{} is of cluster {}, not of {}",
+                    directory.display(),
+                    identity.cluster,
+                    cluster.cluster()
+                )));
+            }
+            let window = u64::from(cluster.genesis().parameters.window);
+            Ok(Box::new(LogSource::new(LogReader::open(directory)?, window)))
+        }
+        Place { bundle: Some(path), .. } => {
+            let no_bundle = |error: &dyn std::fmt::Display| {
+                Failure::new(format!("{}: {error}, and the cluster is {}", path.display(), cluster.cluster()))
+            };
+            let file = File::open(path)
+                .map_err(|error| Failure::new(format!("cannot open {}: {error}", path.display())))?;
+            let bundle = BundleReader::new(BufReader::new(file), &cluster.cluster());
+            Ok(Box::new(bundle.map_err(|error| no_bundle(&error))?))
+        }
+        Place { key: Some(key), cluster, .. } => Ok(Box::new(LiveSource::start(cluster, key)?)),
+        Place { .. } => Err(Failure::new(
+            "a live cluster needs --key (or QUORATE_KEY); a stored one --dir DIRECTORY or --bundle FILE",
+        )),
+    }
+}
+
+/// The committed heights of a replica's log, read as they lie on the disk.
+struct LogSource {
+    reader: LogReader,
+    /// Batches whose certificate has not come yet, by header hash.
+    pending: BTreeMap<Hash, Batch>,
+    next: Height,
+    /// How far a record may be above the next height to be committed.
+    window: u64,
+}
+
+impl LogSource {
+    fn new(reader: LogReader, window: u64) -> Self {
+        Self { reader, pending: BTreeMap::new(), next: 1, window }
+    }
+
+    /// The height that a damaged record says it is of.
+    fn height_of(&self, error: &LogError) -> Option<Height> {
+        match error {
+            // The damage may be in the height itself: a record is of a height in flight, or the claim is void.
+            LogError::Damaged { position, .. } => self
+                .reader
+                .claimed_height(*position)
+                .filter(|height| (self.next..=self.next.saturating_add(self.window)).contains(height)),
+            _ => None,
+        }
+    }
+}
+
+impl Source for LogSource {
+    fn next(&mut self) -> Result<Option<CommittedBatch>, SourceError> {
+        loop {
+            let record = self.reader.next_record().map_err(|error| SourceError::Damaged {
+                height: self.height_of(&error),
+                text: error.to_string(),
+            })?;
+            match record {
+                None => return Ok(None),
+                Some((_, Record::Proposed { batch, .. })) => {
+                    if self.pending.len() >= PENDING_MAX {
+                        let text = "too many batches without a certificate".to_owned();
+                        return Err(SourceError::Damaged { height: None, text });
+                    }
+                    self.pending.insert(batch.header.hash(), batch);
+                }
+                Some((position, Record::Committed(certificate))) if certificate.height == self.next => {
+                    let Some(batch) = self.pending.remove(&certificate.header_hash) else {
+                        let text = format!("the certificate at {position} has no batch in the log");
+                        return Err(SourceError::Damaged { height: Some(certificate.height), text });
+                    };
+                    let height = self.next;
+                    self.pending.retain(|_, batch| batch.header.height > height);
+                    self.next = height.saturating_add(1);
+                    return Ok(Some(CommittedBatch { batch, certificate }));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+/// The committed heights of a live cluster.
+struct LiveSource {
+    runtime: Runtime,
+    observer: Observer,
+    fetched: VecDeque<CommittedBatch>,
+    next: Height,
+}
+
+impl LiveSource {
+    fn start(cluster: &Path, key: &Path) -> Result<Self, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let observer = runtime.block_on(connect::observe(cluster, key))?;
+        Ok(Self { runtime, observer, fetched: VecDeque::new(), next: 1 })
+    }
+}
+
+impl Source for LiveSource {
+    fn next(&mut self) -> Result<Option<CommittedBatch>, SourceError> {
+        if self.fetched.is_empty() {
+            let batches = self
+                .runtime
+                .block_on(self.observer.history(self.next))
+                .map_err(|error| SourceError::Unavailable(error.to_string()))?;
+            self.fetched.extend(batches);
+        }
+        let batch = self.fetched.pop_front();
+        if let Some(batch) = &batch {
+            self.next = batch.batch.header.height.saturating_add(1);
+        }
+        Ok(batch)
+    }
+}
