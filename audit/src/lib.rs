@@ -9,6 +9,7 @@
 mod bundle;
 mod chain;
 mod evidence;
+mod proven;
 mod report;
 mod source;
 mod statements;
@@ -17,6 +18,7 @@ mod verify;
 pub use bundle::{BUNDLE_HEIGHT_BYTES_MAX, BUNDLE_MAGIC, BundleReader, BundleWriter, NoBundle};
 pub use chain::{Auditor, Policy};
 pub use evidence::{Court, Guilt, NoProof, genesis_header, rule_of};
+pub use proven::{NoAnswer, PROVEN_MAGIC, ProvenAnswer};
 pub use report::{Breach, Progress, Report, Rule, Verdict};
 pub use source::{Source, SourceError};
 pub use statements::{StatementText, statement_name, statements};

@@ -3,19 +3,21 @@
 
 use proptest::prelude::*;
 use quorate_audit::{
-    BUNDLE_HEIGHT_BYTES_MAX, BundleReader, BundleWriter, NoBundle, Policy, Progress, Report, Rule,
-    SourceError, Verdict, verify,
+    BUNDLE_HEIGHT_BYTES_MAX, BundleReader, BundleWriter, NoAnswer, NoBundle, Policy, Progress, ProvenAnswer,
+    Report, Rule, SourceError, Verdict, verify,
 };
 use quorate_crypto::{
     Address, Bounded, Certificate, CertificateKind, Ed25519Signer, Ed25519Verifier, Hash, Member, MemberSet,
     NodeSeed, Role, Signature, Signer, decode, encode,
 };
-use quorate_execution::{Environment, State};
+use quorate_execution::{Answer, Environment, Errno, State};
+use quorate_protocol::client::ReadAnswer;
 use quorate_protocol::envelope::session_id;
 use quorate_protocol::file::Name;
 use quorate_protocol::genesis::{GENESIS_VERSION, Parameters};
 use quorate_protocol::operation::PrincipalRights;
 use quorate_protocol::peer::{Batch, CommittedBatch};
+use quorate_protocol::query::Query;
 use quorate_protocol::{
     BatchTime, Credential, Envelope, EnvelopeBody, Genesis, Groups, Header, Operation, OperationBody,
     Proposal, Vote, VoteKind,
@@ -105,8 +107,13 @@ fn envelope(cluster: Hash, first: u64, bodies: Vec<OperationBody>) -> Envelope {
     body.sign(&principal())
 }
 
-/// Six heights: a registration, changes, an empty batch.
 fn chain() -> (Genesis, Vec<CommittedBatch>) {
+    let (genesis, committed, _) = chain_and_state();
+    (genesis, committed)
+}
+
+/// Six heights: a registration, changes, an empty batch; and the state after them.
+fn chain_and_state() -> (Genesis, Vec<CommittedBatch>, State) {
     let genesis = genesis();
     let cluster = genesis.cluster();
     let verifier = Ed25519Verifier::new();
@@ -141,7 +148,7 @@ fn chain() -> (Genesis, Vec<CommittedBatch>) {
         committed
             .push(CommittedBatch { batch: Batch { header: state.header().clone(), proposal }, certificate });
     }
-    (genesis, committed)
+    (genesis, committed, state)
 }
 
 fn audit(genesis: &Genesis, chain: &[CommittedBatch], policy: Policy) -> Report {
@@ -401,7 +408,7 @@ fn a_bundle_cut_anywhere_holds_as_far_as_it_goes() {
 #[test]
 fn every_changed_byte_of_a_bundle_is_noticed() {
     let (genesis, chain) = chain();
-    let mut bytes = bundle(&genesis, &chain);
+    let mut bytes = bundle(&genesis, &chain[..3]);
     for at in 0..bytes.len() {
         bytes[at] ^= 0x20;
         match audit_bundle(&genesis, &bytes) {
@@ -413,7 +420,7 @@ fn every_changed_byte_of_a_bundle_is_noticed() {
         bytes[at] ^= 0x20;
     }
     bytes.push(0);
-    assert_eq!(broken(&audit_bundle(&genesis, &bytes).unwrap()), (7, Rule::Readable));
+    assert_eq!(broken(&audit_bundle(&genesis, &bytes).unwrap()), (4, Rule::Readable));
 }
 
 #[test]
@@ -428,4 +435,93 @@ fn a_bundle_takes_no_memory_for_what_it_announces() {
     };
     assert_eq!(with_length(BUNDLE_HEIGHT_BYTES_MAX).verdict.exit_code(), 2);
     assert_eq!(broken(&with_length(BUNDLE_HEIGHT_BYTES_MAX + 1)), (1, Rule::Readable));
+}
+
+/// What the last height says of a path below the root.
+fn proven(path: &[&str]) -> (Genesis, State, ProvenAnswer) {
+    let (genesis, chain, state) = chain_and_state();
+    let names = path.iter().map(|name| Name::new(name.as_bytes()).unwrap());
+    let query = Query::Walk { start: 1, components: Bounded::try_collect(names).unwrap() };
+    let (key, credential) =
+        (principal().public(), Credential { uid: 0, gid: 0, groups: Groups::OfPrincipal });
+    let proof = state.answer(&key, &credential, &query).unwrap().proof.try_into().unwrap();
+    let last = chain.last().unwrap();
+    let answer =
+        ReadAnswer { header: last.batch.header.clone(), certificate: Some(last.certificate.clone()), proof };
+    let cluster = genesis.cluster();
+    (genesis, state, ProvenAnswer { cluster, key, credential, query, answer })
+}
+
+#[test]
+fn an_answer_is_proven_to_whoever_has_the_genesis() {
+    let verifier = Ed25519Verifier::new();
+    let walk = |path: &[&str]| {
+        let (genesis, _, proven) = proven(path);
+        let read = ProvenAnswer::from_file(&proven.to_file()).unwrap();
+        assert_eq!(read, proven);
+        read.check(&genesis, &verifier).unwrap().unwrap()
+    };
+    match walk(&["a"]) {
+        Answer::Walk { found, stopped: None } => assert_eq!((found.len(), found[0].mode), (1, 0o755)),
+        other => panic!("{other:?}"),
+    }
+    match walk(&["a", "nothing"]) {
+        Answer::Walk { found, stopped: Some(Errno::ENOENT) } => assert_eq!(found.len(), 1),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_certifies_an_answer_is_a_commit_certificate_of_its_header() {
+    let verifier = Ed25519Verifier::new();
+    let (genesis, _, good) = proven(&["a"]);
+    let (_, chain) = chain();
+    let mut bad = good.clone();
+    bad.answer.certificate = None;
+    assert_eq!(bad.check(&genesis, &verifier), Err(NoAnswer::Uncertified(6)));
+    bad.answer.certificate = Some(chain[4].certificate.clone());
+    assert_eq!(bad.check(&genesis, &verifier), Err(NoAnswer::OtherHeader));
+    bad.answer.certificate = Some(certify(&genesis, &good.answer.header, 1, &[0, 1, 2]));
+    assert!(bad.check(&genesis, &verifier).is_ok(), "any quorum will do");
+    if let Some(certificate) = &mut bad.answer.certificate {
+        certificate.kind = CertificateKind::Prepare;
+    }
+    assert_eq!(bad.check(&genesis, &verifier), Err(NoAnswer::OtherHeader));
+    // The proof of one height under the certified header of another.
+    let mut old = good.clone();
+    old.answer.header = chain[3].batch.header.clone();
+    old.answer.certificate = Some(chain[3].certificate.clone());
+    assert!(matches!(old.check(&genesis, &verifier), Err(NoAnswer::Answer(_))));
+    let other = Genesis { nonce: [9; 32], ..genesis };
+    assert_eq!(good.check(&other, &verifier), Err(NoAnswer::Cluster(good.cluster)));
+}
+
+#[test]
+fn a_file_with_a_changed_byte_proves_nothing_that_is_not_true() {
+    let verifier = Ed25519Verifier::new();
+    let (genesis, state, good) = proven(&["a", "nothing"]);
+    let mut bytes = good.to_file();
+    let mut refused = 0;
+    for at in 0..bytes.len() {
+        bytes[at] ^= 0x01;
+        match ProvenAnswer::from_file(&bytes).and_then(|read| Ok((read.check(&genesis, &verifier)?, read))) {
+            Err(_) => refused += 1,
+            // Another question about the same state: what is said of it is what the state says.
+            Ok((said, read)) => {
+                assert_eq!(read.answer, good.answer, "{at}");
+                assert_ne!(
+                    (&read.key, &read.credential, &read.query),
+                    (&good.key, &good.credential, &good.query)
+                );
+                // Of a principal whose rows are left out the credential stands for itself.
+                let truth = |key| state.answer(key, &read.credential, &read.query).unwrap().outcome;
+                assert!(said == truth(&read.key) || said == truth(&good.key), "{at}: {said:?}");
+            }
+        }
+        bytes[at] ^= 0x01;
+    }
+    assert!(refused > bytes.len() - 120, "{refused} of {}", bytes.len());
+    bytes.push(0);
+    assert!(matches!(ProvenAnswer::from_file(&bytes), Err(NoAnswer::Encoding(_))));
+    assert_eq!(ProvenAnswer::from_file(&bytes[1..]), Err(NoAnswer::Magic));
 }

@@ -6,15 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_crypto::SecretKey;
-use quorate_protocol::Height;
+use quorate_protocol::client::ReadAnswer;
 use quorate_protocol::peer::CommittedBatch;
+use quorate_protocol::query::Query;
+use quorate_protocol::{Credential, Height};
 use quorate_transport::ClusterFile;
 
+use crate::client::Freshness;
 use crate::core::Core;
 use crate::error::ClientError;
 use crate::evidence::ShownEvidence;
 use crate::network::Network;
 use crate::options::ClientOptions;
+use crate::read::{Verdict, read_rows};
 use crate::status::ClusterStatus;
 
 /// How long replicas have to accept a connection before they count as unreachable.
@@ -57,6 +61,16 @@ impl Observer {
     /// As there.
     pub async fn history(&self, from: Height) -> Result<Vec<CommittedBatch>, ClientError> {
         crate::status::history(&self.core, from).await
+    }
+
+    /// What the highest height says, with all that proves it to somebody else.
+    ///
+    /// # Errors
+    /// [`ClientError`] when no replica proves an answer in time. An errno that the state answers with is none.
+    pub async fn prove(&self, credential: &Credential, query: Query) -> Result<ReadAnswer, ClientError> {
+        let verdict = read_rows(&self.core, credential, query, Freshness::Linearizable).await?;
+        let Verdict { header, certificate, proof, .. } = verdict;
+        Ok(ReadAnswer { header, certificate, proof })
     }
 
     /// Asks every replica for the evidence that it holds. Nothing of it is judged here.

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use quorate_crypto::{BoundedBytes, Certificate};
 use quorate_execution::{Answer, PartialState};
 use quorate_protocol::client::{ClientReply, ClientRequest, ReadAnswer, Refusal};
+use quorate_protocol::limits::PROOF_BYTES_MAX;
 use quorate_protocol::query::{Query, ReadRequest};
 use quorate_protocol::{Credential, Groups, Header, Height, ReplicaIndex};
 use tokio::time::Instant;
@@ -98,6 +100,10 @@ async fn target(core: &Arc<Core>, deadline: Deadline) -> Result<Target, ClientEr
 /// What a certified state says: an answer, or the errno that the query ends with.
 pub(crate) struct Verdict {
     pub(crate) header: Header,
+    /// What certifies the header; `None` for genesis.
+    pub(crate) certificate: Option<Certificate>,
+    /// The pruned copy of the state as it was sent.
+    pub(crate) proof: BoundedBytes<PROOF_BYTES_MAX>,
     pub(crate) answer: Result<Answer, u16>,
     /// The rows that prove it.
     pub(crate) rows: PartialState,
@@ -175,11 +181,7 @@ impl Asking<'_> {
     }
 
     /// Asks replicas, fastest first, until one proves an answer at a height of at least `at_least`.
-    async fn answer(
-        &self,
-        at_least: Height,
-        prepared: Option<&quorate_crypto::Certificate>,
-    ) -> Result<Verdict, ClientError> {
+    async fn answer(&self, at_least: Height, prepared: Option<&Certificate>) -> Result<Verdict, ClientError> {
         let request = Arc::new(self.request(at_least, false));
         let insist = async {
             if let Some(certificate) = prepared {
@@ -257,7 +259,7 @@ impl Asking<'_> {
             Miss::Lie(reason)
         };
         match reply {
-            Ok(ClientReply::Read(answer)) => self.check(at_least, &answer).map_err(lie),
+            Ok(ClientReply::Read(answer)) => self.check(at_least, answer).map_err(lie),
             Ok(ClientReply::Refused { refusal: Refusal::Behind | Refusal::Busy, .. }) | Err(_) => {
                 Err(Miss::Later)
             }
@@ -269,25 +271,25 @@ impl Asking<'_> {
     }
 
     /// Header under certificate, height, proof under root, and the query on the proof.
-    fn check(&self, at_least: Height, answer: &ReadAnswer) -> Result<Verdict, String> {
+    fn check(&self, at_least: Height, answer: ReadAnswer) -> Result<Verdict, String> {
         let ReadAnswer { header, certificate, proof } = answer;
         if header.height < at_least {
             return Err(format!("an answer at height {} where {at_least} was asked for", header.height));
         }
-        let verified = self.core.trust.verify_header(header, certificate.as_ref());
+        let verified = self.core.trust.verify_header(&header, certificate.as_ref());
         verified.map_err(|fault| fault.to_string())?;
-        let rows = PartialState::verify(header, proof).map_err(|fault| fault.to_string())?;
+        let rows = PartialState::verify(&header, &proof).map_err(|fault| fault.to_string())?;
         let answer = rows.read(&self.core.signer.public(), self.credential, &self.query);
         let answer = answer.map_err(|fault| fault.to_string())?.map_err(|errno| errno.number());
         if let (Query::Session { session }, Err(NO_ANSWER)) = (&self.query, &answer) {
             // Its answer is in the rows alone.
             rows.session(session).map_err(|fault| fault.to_string())?;
         }
-        Ok(Verdict { header: header.clone(), answer, rows })
+        Ok(Verdict { header, certificate, proof, answer, rows })
     }
 
     /// Shows all replicas the certificate of the height that this reader waits for (rule R4).
-    fn make_wait(&self, certificate: &quorate_crypto::Certificate) {
+    fn make_wait(&self, certificate: &Certificate) {
         let request = Arc::new(ClientRequest::Await { certificate: certificate.clone() });
         for replica in self.core.members.indices() {
             let (core, request) = (Arc::clone(self.core), Arc::clone(&request));

@@ -6,7 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
-use quorate_audit::{BundleReader, BundleWriter, Source as _};
+use quorate_audit::{BundleReader, BundleWriter, ProvenAnswer, Source as _};
+use quorate_crypto::Ed25519Verifier;
 use quorate_protocol::limits::FRAME_BYTES_MAX;
 use quorate_transport::frame::{FrameError, FrameReader};
 use quorate_transport::{ClusterFile, KeyFile};
@@ -143,4 +144,11 @@ pub fn bundle(data: &[u8]) {
     let heights = written.len() - 4;
     assert!(!whole || written == data, "a bundle reads as another one");
     assert_eq!(written.get(..heights), data.get(..heights), "heights read as others");
+}
+
+/// A file with a proven answer: what is read is written again to the same bytes, and checking it never panics.
+pub fn proven(data: &[u8]) {
+    let Ok(read) = decoding(data.len(), || ProvenAnswer::from_file(data)) else { return };
+    assert_eq!(read.to_file(), data, "a proof reads as another one");
+    let _ = read.check(&crate::chain::genesis(), &Ed25519Verifier::new());
 }

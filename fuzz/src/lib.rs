@@ -15,6 +15,7 @@ mod answers;
 mod copy;
 mod decoders;
 mod execution;
+mod file_samples;
 mod files;
 mod generate;
 mod memory;
@@ -66,9 +67,10 @@ pub const TARGETS: &[Target] = &[
     target("contradiction", KIB, decoders::contradiction, samples::noise),
     target("rows", 16 * KIB, decoders::rows, samples::rows),
     target("frames", 128 * KIB, files::frames, samples::frames),
-    target("cluster_file", 16 * KIB, files::cluster_file, samples::cluster_file),
-    target("bundle", 64 * KIB, files::bundle, samples::bundle),
-    target("key_file", KIB, files::key_file, samples::key_file),
+    target("cluster_file", 16 * KIB, files::cluster_file, file_samples::cluster_file),
+    target("bundle", 64 * KIB, files::bundle, file_samples::bundle),
+    target("proven", 64 * KIB, files::proven, file_samples::proven),
+    target("key_file", KIB, files::key_file, file_samples::key_file),
     target("segment", 4 * KIB, segments::segment, samples::noise),
     target("log_reader", KIB, segments::log_reader, samples::noise),
     target("store_values", 4 * KIB, segments::values, samples::noise),

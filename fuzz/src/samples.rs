@@ -4,7 +4,6 @@
 
 use std::sync::OnceLock;
 
-use quorate_audit::BundleWriter;
 use quorate_consensus::{Configuration, Parameters};
 use quorate_crypto::{
     Address, Bitmap, Bounded, BoundedBytes, Certificate, CertificateKind, Hash, KeyedHashSigner,
@@ -22,7 +21,6 @@ use quorate_protocol::record::Record;
 use quorate_protocol::view_change::*;
 use quorate_protocol::*;
 use quorate_transport::frame::encode_frame;
-use quorate_transport::{ClusterFile, KeyFile};
 
 use crate::chain;
 use crate::decoders::{CRYPTO, Named, ROWS, SIGNED};
@@ -172,11 +170,11 @@ pub fn crypto() -> Vec<Vec<u8>> {
     ]
 }
 
-fn name(text: &str) -> Name {
+pub fn name(text: &str) -> Name {
     Name::new(text.as_bytes()).expect("a name")
 }
 
-fn credential() -> Credential {
+pub fn credential() -> Credential {
     let groups = Groups::Listed(Bounded::try_from(vec![5, 9]).expect("few groups"));
     Credential { uid: 1000, gid: 100, groups }
 }
@@ -223,7 +221,7 @@ fn batch() -> Batch {
     Batch { header, proposal }
 }
 
-fn committed() -> CommittedBatch {
+pub fn committed() -> CommittedBatch {
     let batch = batch();
     let hash = batch.header.hash();
     CommittedBatch {
@@ -305,7 +303,7 @@ fn attributes() -> Attributes {
     }
 }
 
-fn answer() -> ReadAnswer {
+pub fn answer() -> ReadAnswer {
     let mut trie = Trie::new();
     for byte in [0, 1, 2, 128] {
         trie.insert(Key([byte; 32]), vec![byte; 5].into()).expect("a full trie");
@@ -553,38 +551,6 @@ pub fn frames() -> Vec<Vec<u8>> {
         .into_iter()
         .map(|bytes| [settings.to_vec(), bytes].concat())
         .collect()
-}
-
-pub fn cluster_file() -> Vec<Vec<u8>> {
-    let file = ClusterFile::new(chain::genesis());
-    let moved = file.clone().with_address(1, Address::try_from("[::1]:7").expect("a short address"));
-    vec![
-        file.to_toml().into_bytes(),
-        moved.to_toml().into_bytes(),
-        b"format = \"quorate-cluster\"\n".to_vec(),
-    ]
-}
-
-pub fn bundle() -> Vec<Vec<u8>> {
-    let mut writer = BundleWriter::new(Vec::new(), &cluster().id).expect("memory takes bytes");
-    let empty = BundleWriter::new(Vec::new(), &cluster().id).and_then(BundleWriter::finish);
-    (0..2).for_each(|_| writer.add(&committed()).expect("a small height"));
-    vec![writer.finish().expect("memory takes bytes"), empty.expect("memory takes bytes")]
-}
-
-pub fn key_file() -> Vec<Vec<u8>> {
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let written = |file: &KeyFile, name: &str| {
-        let path = directory.path().join(name);
-        file.write(&path).expect("writing to a temporary directory");
-        std::fs::read(path).expect("reading what was written")
-    };
-    let principal = SecretKey::from_bytes(&[3; 32]);
-    vec![
-        written(&KeyFile::Node(NodeSeed::from_bytes([2; 32])), "node"),
-        written(&KeyFile::Principal(principal), "principal"),
-        b"quorate node key v2\n".to_vec(),
-    ]
 }
 
 pub fn trie_bytes() -> Vec<Vec<u8>> {

@@ -64,6 +64,7 @@ corpora![
     frames,
     cluster_file,
     bundle,
+    proven,
     key_file,
     segment,
     log_reader,

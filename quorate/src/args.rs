@@ -251,6 +251,11 @@ pub enum AuditAction {
     /// Write the committed heights to one file, a bundle, that `verify --bundle` checks where there is no cluster.
     /// What does not hold is not written: it is checked on the way. Exit 0 written, 1 broken, 2 cannot tell.
     Export(AuditExportArgs),
+    /// Ask what the tree says of a path, absence included, and write the answer with all that proves it: the
+    /// certified header and the part of the state that answers. Exit 0 written, 2 no proven answer.
+    Prove(AuditProveArgs),
+    /// Check a file that `prove` wrote, offline. Exit 0 it holds, 1 it proves nothing, 2 cannot tell.
+    Check(AuditCheckArgs),
     /// Evidence against replicas: signed statements that no correct one makes.
     Evidence(EvidenceArgs),
 }
@@ -327,6 +332,44 @@ pub struct AuditExportArgs {
     #[arg(long, env = "QUORATE_KEY", value_name = "FILE")]
     pub key: Option<PathBuf>,
     /// How to print what was checked.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// `quorate audit prove`.
+#[derive(Args, Debug)]
+pub struct AuditProveArgs {
+    /// The path in the tree, from its root `/`, without following symbolic links.
+    pub path: PathBuf,
+    /// The file to write, which must not exist; `-` is standard output.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Ask as this user: what it may not search is no answer.
+    #[arg(long, default_value_t = 0)]
+    pub uid: u32,
+    /// Ask as this group.
+    #[arg(long, default_value_t = 0)]
+    pub gid: u32,
+    /// The cluster file: what is trusted.
+    #[arg(long, env = "QUORATE_CLUSTER", value_name = "FILE")]
+    pub cluster: PathBuf,
+    /// The principal's key file.
+    #[arg(long, env = "QUORATE_KEY", value_name = "FILE")]
+    pub key: PathBuf,
+    /// How to print what is proven.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// `quorate audit check`.
+#[derive(Args, Debug)]
+pub struct AuditCheckArgs {
+    /// The file.
+    pub file: PathBuf,
+    /// The cluster file: what is trusted.
+    #[arg(long, env = "QUORATE_CLUSTER", value_name = "FILE")]
+    pub cluster: PathBuf,
+    /// How to print what is proven.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
 }

@@ -5,7 +5,7 @@
 
 use crate::args::{AuditAction, AuditArgs, AuditExportArgs, AuditVerifyArgs, Output};
 use crate::commands::sources::{self, Place};
-use crate::commands::{connect, evidence};
+use crate::commands::{connect, evidence, prove};
 use crate::failure::{CommandResult, Failure};
 use crate::say;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -24,6 +24,8 @@ pub fn run(args: &AuditArgs) -> CommandResult {
     let done = match &args.action {
         AuditAction::Verify(args) => audit(args),
         AuditAction::Export(args) => export(args),
+        AuditAction::Prove(args) => prove::prove(args),
+        AuditAction::Check(args) => prove::check(args),
         AuditAction::Evidence(args) => evidence::run(args),
     };
     done.map_err(|failure| failure.with_code(CANNOT_TELL))

@@ -8,6 +8,7 @@ pub mod evidence;
 pub mod init;
 pub mod key;
 pub mod mount;
+pub mod prove;
 pub mod replica;
 pub mod sources;
 pub mod status;

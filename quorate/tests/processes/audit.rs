@@ -93,6 +93,47 @@ fn a_bundle_is_checked_without_the_cluster() {
     cluster.quorate(&["audit", "verify", "--bundle", live]).expect(1);
 }
 
+#[test]
+fn a_path_is_proven_to_whoever_has_the_cluster_file() {
+    let cluster = Cluster::start();
+    some_history(&cluster);
+    cluster.settle();
+    let place = tempfile::tempdir().unwrap();
+    let [there, absent, hidden] = ["there", "absent", "hidden"].map(|name| place.path().join(name));
+    let [there, absent, hidden] = [&there, &absent, &hidden].map(|path| path.to_str().unwrap());
+    let ran = cluster.quorate(&["audit", "prove", "/d/one", "--out", there]).expect(0);
+    assert!(ran.stdout.starts_with("/d/one is a regular file, inode "), "{}", ran.stdout);
+    cluster.quorate(&["audit", "prove", "/d/2", "--out", absent]).expect(0);
+    let mount = cluster.mount("b");
+    mount.shell("chmod 700 d");
+    mount.unmount();
+    cluster.quorate(&["audit", "prove", "/d/one", "--uid", "1000", "--out", hidden]).expect(0);
+    // Nothing is written over, and a path is one of the tree.
+    cluster.quorate(&["audit", "prove", "/d", "--out", there]).expect_one_line(2, &["there", "exists"]);
+    cluster.quorate(&["audit", "prove", "d", "--out", "x"]).expect_one_line(2, &["begin with /"]);
+    cluster.local.stop_all();
+
+    let cluster_file = cluster.local.cluster_path();
+    let check = |file: &str| {
+        let mut command = quorate(["audit", "check", "--output", "json", file, "--cluster"]);
+        run(command.arg(&cluster_file), PATIENCE)
+    };
+    let found = report(&check(there).expect(0).stdout);
+    assert_eq!((&found["found"]["kind"], &found["found"]["size"]), (&"regular file".into(), &2.into()));
+    assert!(found["replicas"].as_array().unwrap().len() >= 3, "{found:#}");
+    let found = report(&check(absent).expect(0).stdout);
+    assert_eq!((&found["errno"], &found["reached"]), (&"ENOENT".into(), &"/d".into()));
+    assert_eq!(report(&check(hidden).expect(0).stdout)["errno"], "EACCES");
+    let mut bytes = std::fs::read(there).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(there, &bytes).unwrap();
+    assert_eq!(report(&check(there).expect(1).stdout)["verdict"], "broken");
+    let other = Cluster::create();
+    let mut command = quorate(["audit", "check", absent, "--cluster"]);
+    run(command.arg(other.local.cluster_path()), PATIENCE).expect_one_line(2, &["absent", "cluster"]);
+}
+
 /// Damage is not exported: nothing is left in the file's place.
 #[test]
 fn a_history_that_does_not_hold_is_not_exported() {
