@@ -10,7 +10,11 @@ source deploy/setup.sh
 if [ $# -eq 0 ]; then set -- leader-crash faults4 faults7 floors; fi
 say "building (release)"
 cargo build --quiet --release --locked -p quorate --features quorate/faults
-program=$(cd "${CARGO_TARGET_DIR:-target}/release" && pwd)/quorate
+release=$(cd "${CARGO_TARGET_DIR:-target}/release" && pwd)
+place=$(mktemp -d "${TMPDIR:-/tmp}/quorate-bench.XXXXXX")
+trap 'rm -rf "$place"' EXIT
+program="$place/quorate"
+cp "$release/quorate" "$program"
 prefix="bench/results/$(date -u +%F)-$(git rev-parse --short HEAD)"
 git diff --quiet HEAD -- . || prefix="$prefix-changed"
 mkdir -p bench/results
@@ -24,11 +28,12 @@ floors() {
   for round in 1 2 3 4 5; do
     for work in 'meta --path . --threads 1' 'meta --path . --threads 16' consensus; do
       for program in "$1" "$optimised"; do
-        "$program" --log error dev --exec "'$program' bench $work --seconds 4" 2>/dev/null \
+        "$program" --log error dev --exec "'$program' bench $work --seconds 4" 2>>"$place/floors.log" \
           | sed "s/^{/{\"build\":\"$(basename "$(dirname "$program")")\",\"round\":$round,/"
       done
     done
-  done | tee "$2-floors.jsonl"
+  done | tee "$place/floors.jsonl" || { cat "$place/floors.log" >&2; return 1; }
+  mv "$place/floors.jsonl" "$2-floors.jsonl"
 }
 
 for part in "$@"; do
@@ -37,7 +42,7 @@ for part in "$@"; do
     leader-crash) "$program" --log error bench leader-crash --kills 50 --out "$prefix-leader-crash" >/dev/null ;;
     faults4) "$program" --log error bench faults --replicas 4 --out "$prefix-faults-n4" ;;
     faults7) "$program" --log error bench faults --replicas 7 --kills 0 --out "$prefix-faults-n7" ;;
-    floors) floors "$program" "$prefix" ;;
+    floors) floors "$release/quorate" "$prefix" ;;
     *) echo "usage: bash deploy/bench.sh [leader-crash | faults4 | faults7 | floors]..." >&2; exit 2 ;;
   esac
 done

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing on a Debian or Ubuntu machine with a Rust toolchain, says so, and sets the
-# variables that a build needs. Sourced by demo.sh, test.sh and soak.sh:
+# variables that a build needs. Sourced by the other scripts:
 #
 #   source deploy/setup.sh            # what building and running needs
 #   quorate_test_tools                # what testing needs besides

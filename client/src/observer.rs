@@ -12,13 +12,11 @@ use quorate_protocol::query::Query;
 use quorate_protocol::{Credential, Height};
 use quorate_transport::ClusterFile;
 
-use crate::client::Freshness;
 use crate::core::Core;
 use crate::error::ClientError;
 use crate::evidence::ShownEvidence;
 use crate::network::Network;
 use crate::options::ClientOptions;
-use crate::read::{Verdict, read_rows};
 use crate::status::ClusterStatus;
 
 /// How long replicas have to accept a connection before they count as unreachable.
@@ -68,9 +66,7 @@ impl Observer {
     /// # Errors
     /// [`ClientError`] when no replica proves an answer in time. An errno that the state answers with is none.
     pub async fn prove(&self, credential: &Credential, query: Query) -> Result<ReadAnswer, ClientError> {
-        let verdict = read_rows(&self.core, credential, query, Freshness::Linearizable).await?;
-        let Verdict { header, certificate, proof, .. } = verdict;
-        Ok(ReadAnswer { header, certificate, proof })
+        crate::read::prove(&self.core, credential, query).await
     }
 
     /// Asks every replica for the evidence that it holds. Nothing of it is judged here.

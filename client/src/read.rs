@@ -56,11 +56,22 @@ pub(crate) async fn read_rows(
     // While reads go on, a question in the background keeps the floor young. After a pause the first read has
     // to ask for itself: how old an answer may be is counted from the last question (RD5).
     let young = interval.is_zero() || core.question.is_recent(interval);
-    let asking = Asking { core, credential, query, deadline: core.deadline() };
+    let asking = Asking { core, credential, query, deadline: core.deadline(), for_others: false };
     match freshness {
         Freshness::Floor if young => asking.answer(core.floor(), None).await,
         Freshness::Floor | Freshness::Linearizable => asking.linearizable().await,
     }
+}
+
+/// A linearizable read whose answer convinces whoever has the genesis.
+pub(crate) async fn prove(
+    core: &Arc<Core>,
+    credential: &Credential,
+    query: Query,
+) -> Result<ReadAnswer, ClientError> {
+    let asking = Asking { core, credential, query, deadline: core.deadline(), for_others: true };
+    let Verdict { header, certificate, proof, .. } = asking.linearizable().await?;
+    Ok(ReadAnswer { header, certificate, proof })
 }
 
 /// Reads at the floor however old it is: for what the client itself wants to know, which no quorum need answer.
@@ -69,7 +80,7 @@ pub(crate) async fn read_at_floor(
     credential: &Credential,
     query: Query,
 ) -> Result<Verdict, ClientError> {
-    let asking = Asking { core, credential, query, deadline: core.deadline() };
+    let asking = Asking { core, credential, query, deadline: core.deadline(), for_others: false };
     asking.answer(core.floor(), None).await
 }
 
@@ -79,7 +90,8 @@ pub(crate) async fn refresh(core: &Arc<Core>) -> Result<Height, ClientError> {
     let target = target(core, deadline).await?;
     if target.height > core.floor() {
         let credential = Credential { uid: 0, gid: 0, groups: Groups::OfPrincipal };
-        let asking = Asking { core, credential: &credential, query: Query::Totals, deadline };
+        let asking =
+            Asking { core, credential: &credential, query: Query::Totals, deadline, for_others: false };
         asking.answer(target.height, target.prepared.as_ref()).await?;
     }
     core.question.reached(asked_at);
@@ -100,7 +112,7 @@ async fn target(core: &Arc<Core>, deadline: Deadline) -> Result<Target, ClientEr
 /// What a certified state says: an answer, or the errno that the query ends with.
 pub(crate) struct Verdict {
     pub(crate) header: Header,
-    /// What certifies the header; `None` for genesis.
+    /// What came with the header: checked only where the header was not known to be certified, or for others.
     pub(crate) certificate: Option<Certificate>,
     /// The pruned copy of the state as it was sent.
     pub(crate) proof: BoundedBytes<PROOF_BYTES_MAX>,
@@ -132,6 +144,8 @@ struct Asking<'a> {
     credential: &'a Credential,
     query: Query,
     deadline: Deadline,
+    /// Whether the answer is shown to somebody who knows of no certified header: its own certificate must hold.
+    for_others: bool,
 }
 
 impl Asking<'_> {
@@ -278,6 +292,10 @@ impl Asking<'_> {
         }
         let verified = self.core.trust.verify_header(&header, certificate.as_ref());
         verified.map_err(|fault| fault.to_string())?;
+        if self.for_others {
+            let whole = self.core.trust.verify_for_others(&header, certificate.as_ref());
+            whole.map_err(|fault| fault.to_string())?;
+        }
         let rows = PartialState::verify(&header, &proof).map_err(|fault| fault.to_string())?;
         let answer = rows.read(&self.core.signer.public(), self.credential, &self.query);
         let answer = answer.map_err(|fault| fault.to_string())?.map_err(|errno| errno.number());

@@ -126,20 +126,46 @@ impl Trust {
             return Err(TrustFault::Cluster);
         }
         if !self.is_committed(header.height, &hash) {
-            let certificate = certificate.ok_or(TrustFault::NoCertificate)?;
-            let named = (certificate.epoch, certificate.height, certificate.header_hash);
-            if named != (header.epoch, header.height, hash) {
-                return Err(TrustFault::OtherHeader);
-            }
-            if certificate.kind != CertificateKind::Commit {
-                return Err(TrustFault::NotCommitted);
-            }
-            certificate.verify(&self.cluster, &self.members, self.verifier())?;
+            self.verify_pair(header, &hash, certificate)?;
         }
         let mut known = self.known();
         known.commit(header.height, hash)?;
         known.time = known.time.max(header.time);
         Ok(hash)
+    }
+
+    /// Checks that what came with a header certifies it, whatever is known already: somebody who knows nothing
+    /// is to be shown both. With the genesis header comes nothing.
+    ///
+    /// # Errors
+    /// [`TrustFault`], the fault of whoever sent them.
+    pub fn verify_for_others(
+        &self,
+        header: &Header,
+        certificate: Option<&Certificate>,
+    ) -> Result<(), TrustFault> {
+        match (header.height, certificate) {
+            (0, None) => Ok(()),
+            (0, Some(_)) => Err(TrustFault::OtherHeader),
+            _ => self.verify_pair(header, &header.hash(), certificate),
+        }
+    }
+
+    fn verify_pair(
+        &self,
+        header: &Header,
+        hash: &Hash,
+        certificate: Option<&Certificate>,
+    ) -> Result<(), TrustFault> {
+        let certificate = certificate.ok_or(TrustFault::NoCertificate)?;
+        let named = (certificate.epoch, certificate.height, certificate.header_hash);
+        if named != (header.epoch, header.height, *hash) {
+            return Err(TrustFault::OtherHeader);
+        }
+        if certificate.kind != CertificateKind::Commit {
+            return Err(TrustFault::NotCommitted);
+        }
+        Ok(certificate.verify(&self.cluster, &self.members, self.verifier())?)
     }
 
     /// Checks a certificate of either kind by itself. A commit certificate raises the floor.

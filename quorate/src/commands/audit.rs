@@ -4,6 +4,7 @@
 //! genesis on. Exit 0 it holds, 1 it is broken, 2 it cannot be told.
 
 use crate::args::{AuditAction, AuditArgs, AuditExportArgs, AuditVerifyArgs, Output};
+use crate::commands::new_file::NewFile;
 use crate::commands::sources::{self, Place};
 use crate::commands::{connect, evidence, prove};
 use crate::failure::{CommandResult, Failure};
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 
 /// Exit status when nothing can be said.
 const CANNOT_TELL: u8 = 2;
+
 /// Runs an audit.
 pub fn run(args: &AuditArgs) -> CommandResult {
     let done = match &args.action {
@@ -49,15 +51,10 @@ fn audit(args: &AuditVerifyArgs) -> CommandResult {
 /// Checks, writes what holds, and puts the file in its place once all of it does.
 fn export(args: &AuditExportArgs) -> CommandResult {
     let cluster = connect::read_cluster(&args.cluster)?;
-    let file = std::path::absolute(&args.file)?;
     let cannot = |error: &dyn std::fmt::Display| {
-        Failure::new(format!("cannot write the bundle {}: {error}", file.display()))
+        Failure::new(format!("cannot write the bundle {}: {error}", args.file.display()))
     };
-    if file.symlink_metadata().is_ok() {
-        return Err(cannot(&"it exists; remove it or name another one"));
-    }
-    let directory = file.parent().ok_or_else(|| cannot(&"it has no directory"))?;
-    let partial = tempfile::NamedTempFile::new_in(directory).map_err(|error| cannot(&error))?;
+    let partial = NewFile::create(&args.file).map_err(|error| cannot(&error))?;
     let place =
         Place { cluster: &args.cluster, dir: args.dir.as_deref(), bundle: None, key: args.key.as_deref() };
     let source = sources::open(&cluster, place)?;
@@ -67,12 +64,7 @@ fn export(args: &AuditExportArgs) -> CommandResult {
     let (report, took) = check(&cluster, &mut exporting, Policy::STANDARD);
     if report.verdict == Verdict::Holds {
         let written = exporting.writer.finish().and_then(|buffer| Ok(buffer.into_inner()?));
-        let partial = written.map_err(|error| cannot(&error))?;
-        partial.as_file().sync_all().map_err(|error| cannot(&error))?;
-        partial.persist_noclobber(&file).map_err(|error| cannot(&error.error))?;
-        std::fs::File::open(directory)
-            .and_then(|directory| directory.sync_all())
-            .map_err(|error| cannot(&error))?;
+        written.and_then(NewFile::put_in_place).map_err(|error| cannot(&error))?;
     }
     print(&report, args.output, took);
     Ok(ExitCode::from(report.verdict.exit_code()))

@@ -8,6 +8,7 @@ pub mod evidence;
 pub mod init;
 pub mod key;
 pub mod mount;
+pub mod new_file;
 pub mod prove;
 pub mod replica;
 pub mod sources;

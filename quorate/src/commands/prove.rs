@@ -5,6 +5,7 @@
 
 use crate::args::{AuditCheckArgs, AuditProveArgs, Output};
 use crate::commands::connect;
+use crate::commands::new_file::NewFile;
 use crate::failure::{CommandResult, Failure};
 use crate::say;
 use quorate_audit::{NoAnswer, ProvenAnswer};
@@ -16,7 +17,6 @@ use quorate_protocol::file::{Attributes, FileKind, Name};
 use quorate_protocol::query::Query;
 use quorate_protocol::{Credential, Groups};
 use quorate_transport::{ClusterFile, KeyFile};
-use std::ffi::OsStr;
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -26,8 +26,8 @@ use std::process::ExitCode;
 const ROOT_INO: u64 = 1;
 /// Exit status when a file proves nothing.
 const BROKEN: u8 = 1;
-/// Most bytes of a file: a pruned copy of 16 MiB and what belongs to it.
-const FILE_BYTES_MAX: u64 = 20 << 20;
+/// Most bytes of a file: a pruned copy of the state, and what belongs to it.
+const FILE_BYTES_MAX: u64 = quorate_protocol::limits::PROOF_BYTES_MAX as u64 + (1 << 20);
 
 /// Asks the live cluster and writes its proof.
 pub fn prove(args: &AuditProveArgs) -> CommandResult {
@@ -42,11 +42,13 @@ pub fn prove(args: &AuditProveArgs) -> CommandResult {
         observer.prove(&credential, query.clone()).await
     })?;
     let proven = ProvenAnswer { cluster: cluster.cluster(), key: public, credential, query, answer };
-    let outcome =
-        judge(&cluster, &proven).map_err(|error| Failure::new(format!("the answer is none: {error}")))?;
+    let outcome = judge(&cluster, &proven);
+    let outcome = outcome.map_err(|error| Failure::new(format!("the answer is none: {error}")))?;
+    let said =
+        said(&proven.query, &outcome).ok_or_else(|| Failure::new("the answer is to another question"))?;
     write(&args.out, &proven.to_file())?;
     if args.out.as_os_str() != "-" {
-        print(&proven, &outcome, args.output);
+        print(&proven, &said, args.output);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -66,10 +68,14 @@ pub fn check(args: &AuditCheckArgs) -> CommandResult {
     let judged = ProvenAnswer::from_file(&bytes)
         .and_then(|proven| judge(&cluster, &proven).map(|outcome| (proven, outcome)));
     match judged {
-        Ok((proven, outcome)) => {
-            print(&proven, &outcome, args.output);
-            Ok(ExitCode::SUCCESS)
-        }
+        Ok((proven, outcome)) => match said(&proven.query, &outcome) {
+            Some(said) => {
+                print(&proven, &said, args.output);
+                Ok(ExitCode::SUCCESS)
+            }
+            None => Err(unreadable(&"it answers another question than that of a path from the root")),
+        },
+        Err(error @ NoAnswer::Genesis(_)) => Err(Failure::new(format!("the cluster file: {error}"))),
         Err(error @ NoAnswer::Cluster(_)) => {
             Err(unreadable(&format!("{error}, and the cluster file is of {}", cluster.cluster())))
         }
@@ -109,11 +115,14 @@ fn components(
 
 fn write(out: &Path, bytes: &[u8]) -> Result<(), Failure> {
     if out.as_os_str() == "-" {
-        return Ok(std::io::stdout().write_all(bytes)?);
+        let mut stdout = std::io::stdout();
+        let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
+        return written.map_err(|error| Failure::new(format!("cannot write standard output: {error}")));
     }
-    let cannot = |error| Failure::new(format!("cannot write {}: {error}", out.display()));
-    let mut file = std::fs::File::create_new(out).map_err(cannot)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(cannot)
+    let cannot =
+        |error: &dyn std::fmt::Display| Failure::new(format!("cannot write {}: {error}", out.display()));
+    let mut file = NewFile::create(out).map_err(|error| cannot(&error))?;
+    file.write_all(bytes).and_then(|()| file.put_in_place()).map_err(|error| cannot(&error))
 }
 
 const fn kind(kind: FileKind) -> &'static str {
@@ -128,32 +137,29 @@ const fn kind(kind: FileKind) -> &'static str {
     }
 }
 
-/// What a proof says of its path.
+/// What a proof says of its path. Names are escaped: they may hold line ends, and bytes that are no text.
 struct Said {
     /// The path that was asked for.
     path: String,
-    /// What it names, if the walk came to its end.
+    /// What it names, if the walk came to its end; nothing for the root itself, of which no names tell nothing.
     last: Option<Attributes>,
-    /// Why it did not, and the part of the path up to which it did.
-    stopped: Option<(Errno, String)>,
+    /// Why it did not, and the part of the path up to which it did; no part if the question itself is refused.
+    stopped: Option<(Errno, Option<String>)>,
 }
 
-/// Of the root itself a walk of no names tells nothing: then `last` is `None` as well.
-fn said(proven: &ProvenAnswer, outcome: &Result<Answer, Errno>) -> Option<Said> {
-    let Query::Walk { components, .. } = &proven.query else { return None };
+/// `None` for another question than that of a path from the root.
+fn said(query: &Query, outcome: &Result<Answer, Errno>) -> Option<Said> {
+    let Query::Walk { start: ROOT_INO, components } = query else { return None };
     let join = |count: usize| {
-        let names = components
-            .iter()
-            .take(count)
-            .map(|name| format!("/{}", OsStr::from_bytes(name.as_bytes()).display()));
+        let names = components.iter().take(count).map(|name| format!("/{}", name.as_bytes().escape_ascii()));
         let path: String = names.collect();
         if path.is_empty() { "/".to_owned() } else { path }
     };
     let path = join(components.len());
     Some(match outcome {
-        Err(errno) => Said { path, last: None, stopped: Some((*errno, join(0))) },
+        Err(errno) => Said { path, last: None, stopped: Some((*errno, None)) },
         Ok(Answer::Walk { found, stopped: Some(errno) }) => {
-            Said { path, last: None, stopped: Some((*errno, join(found.len()))) }
+            Said { path, last: None, stopped: Some((*errno, Some(join(found.len())))) }
         }
         Ok(Answer::Walk { found, stopped: None }) => {
             Said { path, last: found.last().cloned(), stopped: None }
@@ -162,43 +168,55 @@ fn said(proven: &ProvenAnswer, outcome: &Result<Answer, Errno>) -> Option<Said> 
     })
 }
 
-fn print(proven: &ProvenAnswer, outcome: &Result<Answer, Errno>, output: Output) {
+/// Who asked, which belongs to the answer: another user may be answered otherwise.
+fn asker(credential: &Credential) -> String {
+    let groups = match &credential.groups {
+        Groups::OfPrincipal => "the principal's groups".to_owned(),
+        Groups::Listed(groups) => format!("groups {:?}", groups.to_vec()),
+    };
+    format!("user {}, group {}, {groups}", credential.uid, credential.gid)
+}
+
+fn print(proven: &ProvenAnswer, said: &Said, output: Output) {
     let (header, certificate) = (proven.header(), proven.answer.certificate.as_ref());
     let replicas: Vec<u8> =
         certificate.iter().flat_map(|certificate| certificate.votes().map(|(index, _)| index)).collect();
-    let said = said(proven, outcome);
+    let Said { path, last, stopped } = said;
     if output == Output::Json {
-        let last = said.as_ref().and_then(|said| said.last.as_ref());
-        let stopped = said.as_ref().and_then(|said| said.stopped.as_ref());
+        let found = last.as_ref().map(|found| {
+            serde_json::json!({
+                "kind": kind(found.kind), "ino": found.ino, "mode": format!("{:04o}", found.mode),
+                "uid": found.uid, "gid": found.gid, "nlink": found.nlink, "size": found.size,
+                "version": found.version,
+            })
+        });
         say!(
             "{}",
             serde_json::json!({
                 "verdict": "holds",
-                "path": said.as_ref().map(|said| &said.path),
+                "path": path,
+                "asked_by": proven.key.to_string(),
+                "asked_as": asker(&proven.credential),
                 "height": header.height,
                 "time_ns": header.time.0,
                 "state_root": header.state_root.to_string(),
                 "replicas": replicas,
-                "errno": stopped.map(|(errno, _)| errno.symbol()),
-                "reached": stopped.map(|(_, reached)| reached),
-                "found": last.map(|found| serde_json::json!({
-                    "kind": kind(found.kind), "ino": found.ino, "mode": format!("{:04o}", found.mode),
-                    "uid": found.uid, "gid": found.gid, "nlink": found.nlink, "size": found.size,
-                    "version": found.version,
-                })),
+                "errno": stopped.as_ref().map(|(errno, _)| errno.symbol()),
+                "reached": stopped.as_ref().and_then(|(_, reached)| reached.as_ref()),
+                "found": found,
             })
         );
         return;
     }
-    match &said {
-        None => say!("{outcome:?}"),
-        Some(Said { path, stopped: Some((Errno::ENOENT, reached)), .. }) => {
+    match (stopped, last) {
+        (Some((errno, None)), _) => say!("the question of {path} is refused: {}", errno.symbol()),
+        (Some((Errno::ENOENT, Some(reached))), _) => {
             say!("{path} does not exist: {reached} is the last that does");
         }
-        Some(Said { path, stopped: Some((errno, reached)), .. }) => {
+        (Some((errno, Some(reached))), _) => {
             say!("{path} cannot be reached beyond {reached}: {}", errno.symbol());
         }
-        Some(Said { path, last: Some(found), .. }) => say!(
+        (None, Some(found)) => say!(
             "{path} is a {}, inode {}, mode {:04o}, owner {}:{}, {} links, size {}, last changed by operation {}",
             kind(found.kind),
             found.ino,
@@ -209,13 +227,10 @@ fn print(proven: &ProvenAnswer, outcome: &Result<Answer, Errno>, output: Output)
             found.size,
             found.version
         ),
-        Some(Said { path, last: None, stopped: None }) => say!("{path} is the root"),
+        (None, None) => say!("{path} is the root of the tree"),
     }
+    say!("asked by {}, as {}", proven.key, asker(&proven.credential));
     let by: Vec<String> = replicas.iter().map(ToString::to_string).collect();
-    say!(
-        "at height {}, state root {}, committed by replicas {}",
-        header.height,
-        header.state_root,
-        by.join(", ")
-    );
+    let by = if by.is_empty() { "the genesis".to_owned() } else { format!("replicas {}", by.join(", ")) };
+    say!("at height {}, state root {}, vouched for by {by}", header.height, header.state_root);
 }

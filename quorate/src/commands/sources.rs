@@ -4,7 +4,7 @@
 
 use crate::commands::connect;
 use crate::failure::Failure;
-use quorate_audit::{BundleReader, Source, SourceError};
+use quorate_audit::{BundleReader, NoBundle, Source, SourceError};
 use quorate_client::Observer;
 use quorate_crypto::Hash;
 use quorate_protocol::Height;
@@ -48,13 +48,14 @@ pub fn open(cluster: &ClusterFile, place: Place<'_>) -> Result<Box<dyn Source>, 
             Ok(Box::new(LogSource::new(LogReader::open(directory)?, window)))
         }
         Place { bundle: Some(path), .. } => {
-            let no_bundle = |error: &dyn std::fmt::Display| {
-                Failure::new(format!("{}: {error}, and the cluster is {}", path.display(), cluster.cluster()))
-            };
-            let file = File::open(path)
-                .map_err(|error| Failure::new(format!("cannot open {}: {error}", path.display())))?;
-            let bundle = BundleReader::new(BufReader::new(file), &cluster.cluster());
-            Ok(Box::new(bundle.map_err(|error| no_bundle(&error))?))
+            let of = |error: String| Failure::new(format!("{}: {error}", path.display()));
+            let file = File::open(path).map_err(|error| of(format!("cannot open it: {error}")))?;
+            let bundle =
+                BundleReader::new(BufReader::new(file), &cluster.cluster()).map_err(|error| match error {
+                    NoBundle::Cluster(_) => of(format!("{error}, not of {}", cluster.cluster())),
+                    other => of(other.to_string()),
+                })?;
+            Ok(Box::new(bundle))
         }
         Place { key: Some(key), cluster, .. } => Ok(Box::new(LiveSource::start(cluster, key)?)),
         Place { .. } => Err(Failure::new(

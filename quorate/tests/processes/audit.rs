@@ -1,6 +1,8 @@
 //! The certified history: every replica's log is checked from genesis, and one flipped byte is found.
 
 use crate::harness::{Cluster, PATIENCE, noise, quorate, run};
+use quorate_audit::ProvenAnswer;
+use quorate_protocol::query::Query;
 use quorate_protocol::record::Record;
 use quorate_store::log::LogReader;
 use serde_json::Value;
@@ -108,6 +110,11 @@ fn a_path_is_proven_to_whoever_has_the_cluster_file() {
     mount.shell("chmod 700 d");
     mount.unmount();
     cluster.quorate(&["audit", "prove", "/d/one", "--uid", "1000", "--out", hidden]).expect(0);
+    // A name is shown so that it cannot pass for what is said of it.
+    let odd = place.path().join("odd");
+    let odd = odd.to_str().unwrap();
+    let ran = cluster.quorate(&["audit", "prove", "/x is a directory\n", "--out", odd]).expect(0);
+    assert!(ran.stdout.starts_with("/x is a directory\\n does not exist: / is"), "{}", ran.stdout);
     // Nothing is written over, and a path is one of the tree.
     cluster.quorate(&["audit", "prove", "/d", "--out", there]).expect_one_line(2, &["there", "exists"]);
     cluster.quorate(&["audit", "prove", "d", "--out", "x"]).expect_one_line(2, &["begin with /"]);
@@ -120,10 +127,21 @@ fn a_path_is_proven_to_whoever_has_the_cluster_file() {
     };
     let found = report(&check(there).expect(0).stdout);
     assert_eq!((&found["found"]["kind"], &found["found"]["size"]), (&"regular file".into(), &2.into()));
+    assert!(found["asked_as"].as_str().unwrap().starts_with("user 0, group 0"), "{found:#}");
     assert!(found["replicas"].as_array().unwrap().len() >= 3, "{found:#}");
     let found = report(&check(absent).expect(0).stdout);
     assert_eq!((&found["errno"], &found["reached"]), (&"ENOENT".into(), &"/d".into()));
-    assert_eq!(report(&check(hidden).expect(0).stdout)["errno"], "EACCES");
+    let found = report(&check(hidden).expect(0).stdout);
+    assert_eq!(found["errno"], "EACCES");
+    assert!(found["asked_as"].as_str().unwrap().starts_with("user 1000, group 0"), "{found:#}");
+    // A walk from elsewhere is none of a path, however true it is.
+    let mut proven = ProvenAnswer::from_file(&std::fs::read(there).unwrap()).unwrap();
+    let Query::Walk { start, components } = &mut proven.query else { panic!("a walk") };
+    *start = 2;
+    *components = components.iter().skip(1).cloned().collect::<Vec<_>>().try_into().unwrap();
+    std::fs::write(odd, proven.to_file()).unwrap();
+    let ran = check(odd);
+    assert_eq!(ran.code, 2, "{} {}", ran.stdout, ran.stderr);
     let mut bytes = std::fs::read(there).unwrap();
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
