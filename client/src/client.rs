@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use quorate_crypto::{Hash, SecretKey};
 use quorate_metadata::Answer;
 use quorate_protocol::blocks::{BlockDescriptor, BlockEvidence};
+use quorate_protocol::client::ReadAnswer;
 use quorate_protocol::file::Attributes;
 use quorate_protocol::genesis::Parameters;
 use quorate_protocol::operation::Authority;
@@ -335,6 +336,15 @@ impl Client {
     /// Asks every replica how it is. Proves nothing; unreachable ones are named. Takes at most two seconds.
     pub async fn status(&self) -> ClusterStatus {
         crate::status::status(&self.core).await
+    }
+
+    /// What the highest height says, with all that proves it to somebody who has only the genesis: the header's
+    /// own certificate is checked even where the header is known already.
+    ///
+    /// # Errors
+    /// [`ClientError`] when no replica proves an answer in time. An errno that the state answers with is none.
+    pub async fn prove(&self, credential: &Credential, query: Query) -> Result<ReadAnswer, ClientError> {
+        crate::read::prove(&self.core, credential, query).await
     }
 
     /// Committed heights from `from` on, as one replica sends them: consecutive, each header under a

@@ -61,10 +61,10 @@ impl Observer {
         crate::status::history(&self.core, from).await
     }
 
-    /// What the highest height says, with all that proves it to somebody else.
+    /// As [`crate::Client::prove`].
     ///
     /// # Errors
-    /// [`ClientError`] when no replica proves an answer in time. An errno that the state answers with is none.
+    /// As there.
     pub async fn prove(&self, credential: &Credential, query: Query) -> Result<ReadAnswer, ClientError> {
         crate::read::prove(&self.core, credential, query).await
     }

@@ -111,6 +111,32 @@ async fn rd4_any_altered_byte_of_an_answer_is_noticed_and_another_replica_answer
     assert!(position > 500, "{position} bytes");
 }
 
+/// Whoever leaves the certificate of a known header out, or puts another in its place, is caught, and others are
+/// asked: what is shown to somebody else has to hold by itself.
+#[tokio::test]
+async fn rd4_an_answer_for_others_has_a_certificate_of_its_own() {
+    let fake = Fake::new();
+    let client = fake.client(quiet()).await;
+    make(&client, "a").await;
+    let before = client.prove(&root(), lookup("a")).await.unwrap();
+    assert!(before.certificate.is_some());
+    make(&client, "b").await;
+    for replica in 0..3 {
+        let old = before.certificate.clone();
+        fake.lock().behaviour[replica].lie = Some(Box::new(move |_, reply| {
+            let ClientReply::Read(mut answer) = reply else { return Some(reply) };
+            answer.certificate = old.clone().filter(|_| replica == 1);
+            Some(ClientReply::Read(answer))
+        }));
+    }
+    for _ in 0..4 {
+        let shown = client.prove(&root(), lookup("b")).await.unwrap();
+        let certificate = shown.certificate.unwrap();
+        assert_eq!((certificate.height, certificate.header_hash), (shown.header.height, shown.header.hash()));
+    }
+    assert!(lies(&client)[..3].iter().any(|lies| *lies > 0) && lies(&client)[3] == 0, "{:?}", lies(&client));
+}
+
 #[tokio::test]
 async fn rd4_an_answer_to_another_question_is_refused() {
     let fake = Fake::new();
