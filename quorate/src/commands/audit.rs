@@ -5,7 +5,7 @@
 
 use crate::args::{AuditAction, AuditArgs, AuditExportArgs, AuditVerifyArgs, Output};
 use crate::commands::new_file::NewFile;
-use crate::commands::sources::{self, Place};
+use crate::commands::sources;
 use crate::commands::{connect, evidence, prove};
 use crate::failure::{CommandResult, Failure};
 use crate::say;
@@ -34,14 +34,8 @@ pub fn run(args: &AuditArgs) -> CommandResult {
 }
 
 fn audit(args: &AuditVerifyArgs) -> CommandResult {
-    let cluster = connect::read_cluster(&args.cluster)?;
-    let place = Place {
-        cluster: &args.cluster,
-        dir: args.dir.as_deref(),
-        bundle: args.bundle.as_deref(),
-        key: args.key.as_deref(),
-    };
-    let mut source = sources::open(&cluster, place)?;
+    let cluster = connect::read_cluster(&args.history.cluster)?;
+    let mut source = sources::open(&cluster, &args.history)?;
     let policy = if args.full { Policy::FULL } else { Policy::STANDARD };
     let (report, took) = check(&cluster, source.as_mut(), policy);
     print(&report, args.output, took);
@@ -50,14 +44,12 @@ fn audit(args: &AuditVerifyArgs) -> CommandResult {
 
 /// Checks, writes what holds, and puts the file in its place once all of it does.
 fn export(args: &AuditExportArgs) -> CommandResult {
-    let cluster = connect::read_cluster(&args.cluster)?;
+    let cluster = connect::read_cluster(&args.history.cluster)?;
     let cannot = |error: &dyn std::fmt::Display| {
         Failure::new(format!("cannot write the bundle {}: {error}", args.file.display()))
     };
     let partial = NewFile::create(&args.file).map_err(|error| cannot(&error))?;
-    let place =
-        Place { cluster: &args.cluster, dir: args.dir.as_deref(), bundle: None, key: args.key.as_deref() };
-    let source = sources::open(&cluster, place)?;
+    let source = sources::open(&cluster, &args.history)?;
     let writer = BundleWriter::new(BufWriter::new(partial), &cluster.cluster());
     let mut exporting =
         Exporting { source, writer: writer.map_err(|error| cannot(&error))?, unchecked: None };

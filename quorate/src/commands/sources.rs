@@ -2,6 +2,7 @@
 //!
 //! Invariant: what is given is trusted with nothing; of another cluster than the cluster file's it is refused.
 
+use crate::args::HistoryArgs;
 use crate::commands::connect;
 use crate::failure::Failure;
 use quorate_audit::{BundleReader, NoBundle, Source, SourceError};
@@ -22,46 +23,37 @@ use tokio::runtime::Runtime;
 /// Batches above the last committed height that a log may hold; the protocol's window keeps below it.
 const PENDING_MAX: usize = 4096;
 
-/// Which source is asked for; without any the live cluster, as the principal with this key file.
-#[derive(Copy, Clone, Debug)]
-pub struct Place<'a> {
-    pub cluster: &'a Path,
-    pub dir: Option<&'a Path>,
-    pub bundle: Option<&'a Path>,
-    pub key: Option<&'a Path>,
-}
-
-/// Opens the source that is asked for.
-pub fn open(cluster: &ClusterFile, place: Place<'_>) -> Result<Box<dyn Source>, Failure> {
-    match place {
-        Place { dir: Some(directory), .. } => {
-            let identity = read_marker(directory)?.identity;
-            if identity.cluster != cluster.cluster() {
-                return Err(Failure::new(format!(
-                    "{} is of cluster {}, not of {}",
-                    directory.display(),
-                    identity.cluster,
-                    cluster.cluster()
-                )));
-            }
-            let window = u64::from(cluster.genesis().parameters.window);
-            Ok(Box::new(LogSource::new(LogReader::open(directory)?, window)))
+/// Opens the source that is asked for; without any the live cluster, as the principal with this key file.
+pub fn open(cluster: &ClusterFile, place: &HistoryArgs) -> Result<Box<dyn Source>, Failure> {
+    if let Some(directory) = &place.dir {
+        let identity = read_marker(directory)?.identity;
+        if identity.cluster != cluster.cluster() {
+            return Err(Failure::new(format!(
+                "{} is of cluster {}, not of {}",
+                directory.display(),
+                identity.cluster,
+                cluster.cluster()
+            )));
         }
-        Place { bundle: Some(path), .. } => {
-            let of = |error: String| Failure::new(format!("{}: {error}", path.display()));
-            let file = File::open(path).map_err(|error| of(format!("cannot open it: {error}")))?;
-            let bundle =
-                BundleReader::new(BufReader::new(file), &cluster.cluster()).map_err(|error| match error {
-                    NoBundle::Cluster(_) => of(format!("{error}, not of {}", cluster.cluster())),
-                    other => of(other.to_string()),
-                })?;
-            Ok(Box::new(bundle))
-        }
-        Place { key: Some(key), cluster, .. } => Ok(Box::new(LiveSource::start(cluster, key)?)),
-        Place { .. } => Err(Failure::new(
-            "a live cluster needs --key (or QUORATE_KEY); a stored one --dir DIRECTORY or --bundle FILE",
-        )),
+        let window = u64::from(cluster.genesis().parameters.window);
+        return Ok(Box::new(LogSource::new(LogReader::open(directory)?, window)));
     }
+    if let Some(path) = &place.bundle {
+        let of = |error: String| Failure::new(format!("{}: {error}", path.display()));
+        let file = File::open(path).map_err(|error| of(format!("cannot open it: {error}")))?;
+        let bundle =
+            BundleReader::new(BufReader::new(file), &cluster.cluster()).map_err(|error| match error {
+                NoBundle::Cluster(_) => of(format!("{error}, not of {}", cluster.cluster())),
+                other => of(other.to_string()),
+            })?;
+        return Ok(Box::new(bundle));
+    }
+    let key = place.key.as_ref().ok_or_else(|| {
+        Failure::new(
+            "a live cluster needs --key (or QUORATE_KEY); a stored one --dir DIRECTORY or --bundle FILE",
+        )
+    })?;
+    Ok(Box::new(LiveSource::start(&place.cluster, key)?))
 }
 
 /// The committed heights of a replica's log, read as they lie on the disk.
