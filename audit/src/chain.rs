@@ -92,6 +92,17 @@ impl<'a> Auditor<'a> {
         self.progress
     }
 
+    /// The state at the head, if batches are executed again.
+    #[must_use]
+    pub fn state(&self) -> Option<&State> {
+        self.state.as_ref()
+    }
+
+    /// What execution needs besides the state.
+    pub(crate) fn environment(&self) -> Environment<'_> {
+        Environment { cluster: self.cluster, members: &self.members, verifier: self.verifier }
+    }
+
     /// Checks the next height. After a breach the auditor stays where it was.
     ///
     /// # Errors
@@ -211,10 +222,8 @@ impl<'a> Auditor<'a> {
     /// Executes the batch again, if the policy says so, and compares the header.
     fn replay(&self, header: &Header, hash: Hash, proposal: &Proposal) -> Result<Option<State>, Finding> {
         let Some(state) = &self.state else { return Ok(None) };
-        let environment =
-            Environment { cluster: self.cluster, members: &self.members, verifier: self.verifier };
         let executed = state
-            .execute(&environment, header.height, proposal, header.proposal)
+            .execute(&self.environment(), header.height, proposal, header.proposal)
             .map_err(|fault| Finding(Rule::Execution, None, fault.to_string()))?;
         ensure(executed.state.hash() == hash, Rule::Execution, || {
             difference(header, executed.state.header())
@@ -224,7 +233,7 @@ impl<'a> Auditor<'a> {
 }
 
 /// The first field in which a certified header differs from the one that execution gives.
-fn difference(certified: &Header, executed: &Header) -> String {
+pub(crate) fn difference(certified: &Header, executed: &Header) -> String {
     let roots = [
         ("state root", certified.state_root, executed.state_root),
         ("receipts root", certified.receipts_root, executed.receipts_root),

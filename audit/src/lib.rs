@@ -8,18 +8,24 @@
 
 mod bundle;
 mod chain;
+mod differences;
 mod evidence;
 mod proven;
 mod report;
 mod source;
 mod statements;
+mod trace;
+mod transition;
 mod verify;
 
 pub use bundle::{BUNDLE_HEIGHT_BYTES_MAX, BUNDLE_MAGIC, BundleReader, BundleWriter, NoBundle};
 pub use chain::{Auditor, Policy};
+pub use differences::{Difference, Differences, PathNames, differences};
 pub use evidence::{Court, Guilt, NoProof, genesis_header, rule_of};
 pub use proven::{NoAnswer, PROVEN_MAGIC, ProvenAnswer};
 pub use report::{Breach, Progress, Report, Rule, Verdict};
 pub use source::{Source, SourceError};
 pub use statements::{StatementText, statement_name, statements};
+pub use trace::{Aspect, Touch, Trace};
+pub use transition::{Judgement, NoTransition, TRANSITION_MAGIC, Transition};
 pub use verify::verify;
