@@ -5,7 +5,7 @@
 //! by their signatures; with replay, also to the state by execution.
 
 use quorate_crypto::{CertificateError, CertificateKind, Hash, MemberSet, Verifier, encode};
-use quorate_execution::{Environment, GenesisError, State, check_static};
+use quorate_execution::{Environment, GenesisError, Receipts, State, check_static};
 use quorate_merkle::LogFrontier;
 use quorate_protocol::header::HEADER_VERSION;
 use quorate_protocol::peer::CommittedBatch;
@@ -42,6 +42,8 @@ pub struct Auditor<'a> {
     log: LogFrontier,
     /// The state at `head`, when batches are executed again.
     state: Option<State>,
+    /// What the batch of `head` answered, when it was executed again.
+    receipts: Option<Receipts>,
     progress: Progress,
 }
 
@@ -70,6 +72,7 @@ impl<'a> Auditor<'a> {
             hash: state.hash(),
             log: LogFrontier::new(),
             state: policy.replay.then_some(state),
+            receipts: None,
             progress: Progress::default(),
         })
     }
@@ -84,6 +87,18 @@ impl<'a> Auditor<'a> {
     #[must_use]
     pub fn next_height(&self) -> Height {
         self.head.height.saturating_add(1)
+    }
+
+    /// The state at the head, if the policy says that batches are executed again.
+    #[must_use]
+    pub fn state(&self) -> Option<&State> {
+        self.state.as_ref()
+    }
+
+    /// The receipts of the height that was checked last, if its batch was executed again.
+    #[must_use]
+    pub fn receipts(&self) -> Option<&Receipts> {
+        self.receipts.as_ref()
     }
 
     /// How far it has come.
@@ -113,9 +128,10 @@ impl<'a> Auditor<'a> {
         })?;
         self.check_certificate(header, hash, committed)?;
         self.check_envelopes(proposal)?;
-        let state = self.replay(header, hash, proposal)?;
+        let (state, receipts) = self.replay(header, hash, proposal)?.unzip();
         self.log = log;
         self.state = state;
+        self.receipts = receipts;
         self.head = header.clone();
         self.hash = hash;
         let signatures = committed.certificate.signatures.len() as u64;
@@ -209,7 +225,12 @@ impl<'a> Auditor<'a> {
     }
 
     /// Executes the batch again, if the policy says so, and compares the header.
-    fn replay(&self, header: &Header, hash: Hash, proposal: &Proposal) -> Result<Option<State>, Finding> {
+    fn replay(
+        &self,
+        header: &Header,
+        hash: Hash,
+        proposal: &Proposal,
+    ) -> Result<Option<(State, Receipts)>, Finding> {
         let Some(state) = &self.state else { return Ok(None) };
         let environment =
             Environment { cluster: self.cluster, members: &self.members, verifier: self.verifier };
@@ -219,7 +240,7 @@ impl<'a> Auditor<'a> {
         ensure(executed.state.hash() == hash, Rule::Execution, || {
             difference(header, executed.state.header())
         })?;
-        Ok(Some(executed.state))
+        Ok(Some((executed.state, executed.receipts)))
     }
 }
 
