@@ -80,7 +80,7 @@ pub struct Touch {
 }
 
 /// Follows one path through the batches that it is shown.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Trace {
     names: Vec<Name>,
     /// The keys of the entries that lead there, as far as there are directories, and what the path names.

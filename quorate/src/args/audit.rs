@@ -25,8 +25,14 @@ pub enum AuditAction {
     /// Ask what the tree says of a path, absence included, and write the answer with all that proves it: the
     /// certified header and the part of the state that answers. Exit 0 written, 2 no proven answer.
     Prove(AuditProveArgs),
-    /// Check a file that `prove` wrote, offline. Exit 0 it holds, 1 it proves nothing, 2 cannot tell.
+    /// Write the receipt of one operation: what it was, who signed it, what came of it, and all that proves this.
+    /// The history is checked and executed again up to there. Exit 0 written, 1 the history is broken, 2 there is
+    /// no such operation, or it cannot be told.
+    Receipt(AuditReceiptArgs),
+    /// Check a proof, a receipt or evidence, offline. Exit 0 it holds, 1 it proves nothing, 2 cannot tell.
     Check(AuditCheckArgs),
+    /// Print the policy of a cluster: what `check --policy` trusts in place of the cluster file.
+    Policy(AuditPolicyArgs),
     /// Evidence against replicas: signed statements that no correct one makes.
     Evidence(EvidenceArgs),
 }
@@ -62,9 +68,9 @@ pub enum EvidenceAction {
     Verify {
         /// The file.
         file: PathBuf,
-        /// The cluster file: what is trusted.
-        #[arg(long, env = "QUORATE_CLUSTER", value_name = "FILE")]
-        cluster: PathBuf,
+        /// What is trusted.
+        #[command(flatten)]
+        trust: TrustArgs,
         /// How to print it.
         #[arg(long, value_enum, default_value_t = Output::Text)]
         output: Output,
@@ -126,14 +132,54 @@ pub struct AuditProveArgs {
     pub output: Output,
 }
 
+/// `quorate audit receipt`.
+#[derive(Args, Debug)]
+pub struct AuditReceiptArgs {
+    /// A path in the tree, from its root `/`: the last operation that changed what it names. Or SESSION:SEQUENCE, a
+    /// session's id in hexadecimal and the operation's number in it.
+    #[arg(value_name = "PATH|SESSION:SEQUENCE")]
+    pub of: std::ffi::OsString,
+    /// The file to write, which must not exist; `-` is standard output.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Look the path up at this height instead of the last one.
+    #[arg(long, value_name = "HEIGHT")]
+    pub at: Option<u64>,
+    /// Where the heights are.
+    #[command(flatten)]
+    pub history: HistoryArgs,
+    /// How to print what is proven.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// `quorate audit policy`.
+#[derive(Args, Debug)]
+pub struct AuditPolicyArgs {
+    /// The cluster file, of which the policy trusts the genesis alone.
+    #[arg(long, env = "QUORATE_CLUSTER", value_name = "FILE")]
+    pub cluster: PathBuf,
+}
+
+/// What is trusted where no cluster is needed.
+#[derive(Args, Clone, Debug)]
+pub struct TrustArgs {
+    /// The cluster file: what is trusted.
+    #[arg(long, env = "QUORATE_CLUSTER", value_name = "FILE", required_unless_present = "policy")]
+    pub cluster: Option<PathBuf>,
+    /// A policy that `audit policy` printed: what is trusted instead of the cluster file.
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+}
+
 /// `quorate audit check`.
 #[derive(Args, Debug)]
 pub struct AuditCheckArgs {
-    /// The file.
+    /// The file: what it is is told by its first bytes.
     pub file: PathBuf,
-    /// The cluster file: what is trusted.
-    #[arg(long, env = "QUORATE_CLUSTER", value_name = "FILE")]
-    pub cluster: PathBuf,
+    /// What is trusted.
+    #[command(flatten)]
+    pub trust: TrustArgs,
     /// How to print what is proven.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub output: Output,

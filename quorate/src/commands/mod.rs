@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod bench;
+pub mod check;
 pub mod connect;
 pub mod dev;
 pub mod evidence;
@@ -10,6 +11,9 @@ pub mod key;
 pub mod mount;
 pub mod new_file;
 pub mod prove;
+pub mod receipt;
+pub mod replay;
 pub mod replica;
 pub mod sources;
 pub mod status;
+pub mod trust;

@@ -21,6 +21,7 @@ mod linearizable;
 mod open_files;
 mod posix;
 mod readme;
+mod receipts;
 mod strangers;
 mod stuck;
 mod trees;
