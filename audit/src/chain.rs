@@ -8,13 +8,12 @@ use quorate_crypto::{CertificateError, CertificateKind, Hash, MemberSet, Verifie
 use quorate_execution::{Environment, GenesisError, Receipts, State, check_static};
 use quorate_merkle::LogFrontier;
 use quorate_metadata::Error;
-use quorate_protocol::file::Name;
 use quorate_protocol::header::HEADER_VERSION;
 use quorate_protocol::peer::CommittedBatch;
 use quorate_protocol::{Genesis, Header, Height, Proposal, ReplicaIndex};
 
 use crate::report::{Breach, Progress, Rule};
-use crate::trace::{Touch, Trace};
+use crate::trace::{Subject, Touch, Trace};
 
 /// How much is checked. The header chain, the certificates and the log always are.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -47,7 +46,7 @@ pub struct Auditor<'a> {
     state: Option<State>,
     /// What the batch of `head` answered, when it was executed again.
     receipts: Option<Receipts>,
-    /// The path that is followed, and what the last height did to it.
+    /// The path or inode that is followed, and what the last height did to it.
     trace: Option<Trace>,
     touches: Vec<Touch>,
     progress: Progress,
@@ -109,19 +108,19 @@ impl<'a> Auditor<'a> {
         self.receipts.as_ref()
     }
 
-    /// Follows a path from the root from now on, if the policy says that batches are executed again.
+    /// Follows a path or an inode from now on, if the policy says that batches are executed again.
     ///
     /// # Errors
     /// [`Error`], of the state.
-    pub fn follow_path(&mut self, names: Vec<Name>) -> Result<(), Error> {
+    pub fn trace(&mut self, subject: Subject) -> Result<(), Error> {
         self.trace = match &self.state {
-            Some(state) => Some(Trace::new(names, &state.as_view())?),
+            Some(state) => Some(Trace::new(subject, &state.as_view())?),
             None => None,
         };
         Ok(())
     }
 
-    /// What the height that was checked last did to the path that is followed, in order.
+    /// What the height that was checked last did to what is followed, in order.
     #[must_use]
     pub fn touches(&self) -> &[Touch] {
         &self.touches

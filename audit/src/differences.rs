@@ -144,44 +144,44 @@ impl Changed {
     }
 }
 
-/// The differences in names.
+/// The differences in names. What was taken from one name only and came to one other was moved there.
 fn entries(old: &State, new: &State, changed: &[Key]) -> Result<Vec<Difference>, Error> {
-    let (mut added, mut removed, mut found) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+    let (mut removed, mut added) = (BTreeMap::new(), BTreeMap::new());
     for key in changed {
-        let directory = keys::ino_of(key);
-        match (entry(old, key)?, entry(new, key)?) {
-            (Some(was), Some(is)) if was.ino != is.ino => {
-                if let Some(path) = child(new, directory, &is.name)? {
-                    found.push(Difference::Replaced { path, before: was.ino, after: is.ino });
-                }
-            }
-            (Some(_), Some(_)) | (None, None) => {}
-            (None, Some(is)) => {
-                if let Some(path) = child(new, directory, &is.name)? {
-                    added.entry(is.ino).or_insert_with(Vec::new).push(path);
-                }
-            }
-            (Some(was), None) => {
-                if let Some(path) = child(old, directory, &was.name)? {
-                    removed.entry(was.ino).or_insert_with(Vec::new).push(path);
-                }
+        let (was, is) = (entry(old, key)?, entry(new, key)?);
+        if was.as_ref().map(|entry| entry.ino) == is.as_ref().map(|entry| entry.ino) {
+            continue;
+        }
+        for (state, entry, paths) in [(old, was, &mut removed), (new, is, &mut added)] {
+            let Some(entry) = entry else { continue };
+            if let Some(path) = child(state, keys::ino_of(key), &entry.name)? {
+                paths.entry(entry.ino).or_insert_with(Vec::new).push(path);
             }
         }
     }
-    for (ino, mut paths) in added {
-        let left = removed.get_mut(&ino);
-        if let (Some(left), [_]) = (left, paths.as_slice())
+    let mut found = Vec::new();
+    for (ino, left) in &mut removed {
+        if let Some(came) = added.get_mut(ino)
             && left.len() == 1
-            && let (Some(from), Some(to)) = (left.pop(), paths.pop())
+            && came.len() == 1
+            && let (Some(from), Some(to)) = (left.pop(), came.pop())
         {
-            found.push(Difference::Moved { from, to, ino });
+            found.push(Difference::Moved { from, to, ino: *ino });
         }
-        found.extend(paths.into_iter().map(|path| Difference::Added { path, ino }));
     }
-    for (ino, paths) in removed {
-        found.extend(paths.into_iter().map(|path| Difference::Removed { path, ino }));
+    let mut gone: BTreeMap<PathNames, Ino> = by_path(removed);
+    for (path, ino) in by_path(added) {
+        found.push(match gone.remove(&path) {
+            Some(before) => Difference::Replaced { path, before, after: ino },
+            None => Difference::Added { path, ino },
+        });
     }
+    found.extend(gone.into_iter().map(|(path, ino)| Difference::Removed { path, ino }));
     Ok(found)
+}
+
+fn by_path(paths: BTreeMap<Ino, Vec<PathNames>>) -> BTreeMap<PathNames, Ino> {
+    paths.into_iter().flat_map(|(ino, paths)| paths.into_iter().map(move |path| (path, ino))).collect()
 }
 
 fn entry(state: &State, key: &Key) -> Result<Option<Entry>, Error> {
@@ -208,6 +208,8 @@ fn modified(
     let (Some(was), Some(is)) = (inode(old)?, inode(new)?) else { return Ok(None) };
     let mut aspects = rows.clone();
     aspects.extend(differing(&was, &is, rows.is_empty() && !is.is_directory()));
+    // Told by its entries.
+    aspects.remove(&Aspect::Name);
     if aspects.is_empty() {
         return Ok(None);
     }

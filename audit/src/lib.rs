@@ -32,6 +32,6 @@ pub use receipt::{NoReceipt, RECEIPT_MAGIC, Receipt};
 pub use report::{Breach, Progress, Report, Rule, Verdict};
 pub use source::{Source, SourceError};
 pub use statements::{StatementText, statement_name, statements};
-pub use trace::{Aspect, Touch, Trace};
-pub use transition::{Judgement, NoTransition, TRANSITION_MAGIC, Transition};
+pub use trace::{Aspect, Subject, Touch, Trace};
+pub use transition::{Judgement, NoTransition, TRANSITION_BYTES_MAX, TRANSITION_MAGIC, Transition};
 pub use verify::{follow, verify};

@@ -1,4 +1,4 @@
-//! What happened to a path: the operations that made, moved, changed and removed what it names.
+//! What happened to a path or to an inode: the operations that made, moved, changed and removed it.
 //!
 //! Invariant: operations are seen one by one, while the checked history is executed again, each with the state
 //! right after it; so a file that comes and goes within one batch is seen as well, and nothing is told that the
@@ -12,13 +12,15 @@ use quorate_metadata::{Error, Key, View, keys, navigate};
 use quorate_protocol::Ino;
 use quorate_protocol::file::Name;
 
-/// What an operation did to what a path names.
+/// What an operation did to what is followed.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Aspect {
-    /// The path names something that it did not name before, be it made or moved there.
+    /// The path names something that it did not name before, be it made or moved there; the inode was made.
     Appeared,
-    /// The path names nothing any more.
+    /// The path names nothing any more; nothing names the inode any more.
     Vanished,
+    /// The inode was given another name in place of its only one.
+    Name,
     /// Permission bits.
     Mode,
     /// Owner or group.
@@ -37,9 +39,10 @@ pub enum Aspect {
 
 impl Aspect {
     /// All of them, in the order in which they are told.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Appeared,
         Self::Vanished,
+        Self::Name,
         Self::Mode,
         Self::Owner,
         Self::Content,
@@ -55,6 +58,7 @@ impl Aspect {
         match self {
             Self::Appeared => "appeared",
             Self::Vanished => "vanished",
+            Self::Name => "name",
             Self::Mode => "mode",
             Self::Owner => "owner",
             Self::Content => "content",
@@ -66,24 +70,33 @@ impl Aspect {
     }
 }
 
-/// An operation that touched the path.
+/// An operation that touched what is followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Touch {
     /// Its index in the batch.
     pub index: u32,
     /// What it did; never empty.
     pub aspects: BTreeSet<Aspect>,
-    /// What the path named before.
+    /// What the path named before; the inode, if it was there.
     pub before: Option<Ino>,
-    /// What it names after.
+    /// The same after it.
     pub after: Option<Ino>,
 }
 
-/// Follows one path through the batches that it is shown.
+/// What is followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A path from the root, whatever it names; without names that is the root itself.
+    Path(Vec<Name>),
+    /// An inode, wherever it is named.
+    Inode(Ino),
+}
+
+/// Follows one path or inode through the batches that it is shown.
 #[derive(Clone, Debug)]
 pub struct Trace {
-    names: Vec<Name>,
-    /// The keys of the entries that lead there, as far as there are directories, and what the path names.
+    subject: Subject,
+    /// The keys of the rows that decide what it is: the entries that lead there, as far as there are directories.
     keys: Vec<Key>,
     target: Option<(Ino, Inode)>,
     touches: Vec<Touch>,
@@ -91,24 +104,23 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Follows a path from the root; without names that is the root itself. `state` is the one before the first
-    /// batch that it will be shown.
+    /// Follows `subject`. `state` is the one before the first batch that it will be shown.
     ///
     /// # Errors
     /// [`Error`], of the state.
-    pub fn new(names: Vec<Name>, state: &dyn View) -> Result<Self, Error> {
-        let mut trace = Trace { names, keys: Vec::new(), target: None, touches: Vec::new(), damaged: None };
+    pub fn new(subject: Subject, state: &dyn View) -> Result<Self, Error> {
+        let mut trace = Trace { subject, keys: Vec::new(), target: None, touches: Vec::new(), damaged: None };
         trace.resolve(state)?;
         Ok(trace)
     }
 
-    /// What the path names now.
+    /// What the path names now; the inode, if it is there.
     #[must_use]
     pub fn target(&self) -> Option<Ino> {
         self.target.as_ref().map(|(ino, _)| *ino)
     }
 
-    /// The operations of the batches since the last call that touched the path, in order.
+    /// The operations of the batches since the last call that touched the subject, in order.
     ///
     /// # Errors
     /// [`Error`]: a row does not decode, which no state that execution makes has.
@@ -122,46 +134,52 @@ impl Trace {
     fn resolve(&mut self, view: &dyn View) -> Result<(), Error> {
         self.keys.clear();
         self.target = None;
-        let mut current = keys::ROOT_INO;
-        for name in &self.names {
-            let Some(located) = navigate::locate(view, current, name)? else { return Ok(()) };
-            self.keys.push(located.key);
-            let Some(ino) = located.ino else { return Ok(()) };
-            current = ino;
-        }
-        self.target = get::<Inode>(view, &keys::inode(current))?.map(|inode| (current, inode));
+        let ino = match &self.subject {
+            Subject::Inode(ino) => *ino,
+            Subject::Path(names) => {
+                let mut current = keys::ROOT_INO;
+                for name in names {
+                    let Some(located) = navigate::locate(view, current, name)? else { return Ok(()) };
+                    self.keys.push(located.key);
+                    let Some(ino) = located.ino else { return Ok(()) };
+                    current = ino;
+                }
+                current
+            }
+        };
+        self.keys.push(keys::inode(ino));
+        self.target = get::<Inode>(view, &keys::inode(ino))?.map(|inode| (ino, inode));
         Ok(())
     }
 
     fn see(&mut self, index: u32, changes: &Changes, after: &dyn View) -> Result<(), Error> {
         let before = self.target.clone();
-        let led = before.as_ref().map(|(ino, _)| *ino);
         if self.keys.iter().any(|key| changes.contains_key(key)) {
             self.resolve(after)?;
         }
         let mut aspects = BTreeSet::new();
-        match (led, self.target()) {
-            (was, Some(is)) if was != Some(is) => {
+        match (&before, &self.target) {
+            (Some((was, old)), Some((ino, new))) if was == ino => {
+                let rows = changes.range(keys::inode(*ino)..keys::inode_end(*ino));
+                aspects.extend(rows.filter_map(|(key, _)| aspect_of(keys::kind_of(key))));
+                aspects.extend(differing(old, new, aspects.is_empty()));
+                if new.is_removed() || (new.nlink == 0 && old.nlink != 0) {
+                    aspects = BTreeSet::from([Aspect::Vanished]);
+                }
+            }
+            (_, Some(_)) => {
                 aspects.insert(Aspect::Appeared);
             }
+            // It had vanished when its last name went; only whoever had it open held it.
+            (Some((_, old)), None) if old.nlink == 0 => {}
             (Some(_), None) => {
                 aspects.insert(Aspect::Vanished);
-            }
-            (_, Some(ino)) => {
-                let touched = changes.range(keys::inode(ino)..keys::inode_end(ino)).map(|(key, _)| key);
-                aspects.extend(touched.filter_map(|key| aspect_of(keys::kind_of(key))));
-                if changes.contains_key(&keys::inode(ino)) {
-                    let now = get::<Inode>(after, &keys::inode(ino))?;
-                    if let (Some((_, was)), Some(is)) = (&before, &now) {
-                        aspects.extend(differing(was, is, aspects.is_empty()));
-                    }
-                    self.target = now.map(|inode| (ino, inode));
-                }
             }
             (None, None) => {}
         }
         if !aspects.is_empty() {
-            self.touches.push(Touch { index, aspects, before: led, after: self.target() });
+            let before = before.map(|(ino, _)| ino);
+            self.touches.push(Touch { index, aspects, before, after: self.target() });
         }
         Ok(())
     }
@@ -189,7 +207,9 @@ fn aspect_of(kind: u8) -> Option<Aspect> {
 /// In what two rows of one inode differ. Times count if `alone`, when no other row has changed, and nothing else here.
 pub(crate) fn differing(was: &Inode, is: &Inode, alone: bool) -> Vec<Aspect> {
     let size = !is.is_directory() && was.size != is.size;
+    let named = was.parent != 0 && is.parent != 0;
     let found = [
+        (named && (was.parent, was.name) != (is.parent, is.name), Aspect::Name),
         (was.mode != is.mode, Aspect::Mode),
         ((was.uid, was.gid) != (is.uid, is.gid), Aspect::Owner),
         (size || was.reclaim_from != is.reclaim_from, Aspect::Content),

@@ -16,11 +16,15 @@ use quorate_protocol::header::HEADER_VERSION;
 use quorate_protocol::peer::CommittedBatch;
 use quorate_protocol::{Genesis, Header, ReplicaIndex};
 
+use crate::bundle::BUNDLE_HEIGHT_BYTES_MAX;
 use crate::chain::{Auditor, difference};
 use crate::report::{Breach, Rule};
 
 /// What a file with a transition begins with.
 pub const TRANSITION_MAGIC: [u8; 22] = *b"quorate transition v1\n";
+
+/// Most bytes of such a file.
+pub const TRANSITION_BYTES_MAX: usize = PROOF_BYTES_MAX + BUNDLE_HEIGHT_BYTES_MAX as usize + (1 << 16);
 
 /// A height, and what its execution needs of the one below.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]

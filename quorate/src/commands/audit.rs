@@ -5,7 +5,9 @@
 
 use crate::args::{AuditAction, AuditArgs, AuditExportArgs, AuditVerifyArgs, Output};
 use crate::commands::new_file::NewFile;
-use crate::commands::{check, connect, evidence, prove, receipt, replay, sources, trust};
+use crate::commands::{
+    check, connect, diff, evidence, past, prove, receipt, replay, sources, transition, trust,
+};
 use crate::failure::{CommandResult, Failure};
 use crate::say;
 use quorate_audit::{BundleWriter, Policy, Report, Source, SourceError, Verdict, verify};
@@ -28,6 +30,10 @@ pub fn run(args: &AuditArgs) -> CommandResult {
         AuditAction::Check(args) => check::run(args),
         AuditAction::Policy(args) => trust::print_policy(args),
         AuditAction::Evidence(args) => evidence::run(args),
+        AuditAction::Who(args) => past::who(args),
+        AuditAction::Log(args) => past::log(args),
+        AuditAction::Diff(args) => diff::run(args),
+        AuditAction::Transition(args) => transition::write_transition(args),
     };
     done.map_err(|failure| failure.with_code(CANNOT_TELL))
 }
