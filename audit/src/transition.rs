@@ -4,7 +4,7 @@
 //! Invariant: a verdict rests on the certificate's signatures and on what execution gives, and on nothing that the
 //! file's maker says: a copy that is wrong or lacks a row gives no verdict. A replica PREPAREs a header only when
 //! execution on top of the header below gave it, so a certified header that execution does not give convicts
-//! every signer of its certificate, however many they are. The format is in `docs/SPEC/audit.md`, section 6.
+//! every signer of its certificate, however many they are. The format is in `docs/SPEC/past.md`, section 1.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use quorate_crypto::{

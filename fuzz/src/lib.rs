@@ -72,6 +72,7 @@ pub const TARGETS: &[Target] = &[
     target("bundle", 64 * KIB, files::bundle, file_samples::bundle),
     target("proven", 64 * KIB, files::proven, file_samples::proven),
     target("receipt", 64 * KIB, files::receipt, file_samples::receipt),
+    target("transition", 64 * KIB, files::transition, file_samples::transition),
     target("key_file", KIB, files::key_file, file_samples::key_file),
     target("segment", 4 * KIB, segments::segment, samples::noise),
     target("log_reader", KIB, segments::log_reader, samples::noise),

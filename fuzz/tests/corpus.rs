@@ -67,6 +67,7 @@ corpora![
     bundle,
     proven,
     receipt,
+    transition,
     key_file,
     segment,
     log_reader,
