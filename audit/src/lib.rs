@@ -13,6 +13,7 @@ mod proven;
 mod report;
 mod source;
 mod statements;
+pub mod tlog;
 mod verify;
 
 pub use bundle::{BUNDLE_HEIGHT_BYTES_MAX, BUNDLE_MAGIC, BundleReader, BundleWriter, NoBundle};
