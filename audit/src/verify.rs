@@ -3,8 +3,11 @@
 //! Invariant: it stops at the first height that does not hold, and calls a history whole only when its
 //! source has said that nothing follows.
 
+use std::ops::ControlFlow;
+
 use quorate_crypto::Verifier;
 use quorate_protocol::Genesis;
+use quorate_protocol::peer::CommittedBatch;
 
 use crate::chain::{Auditor, Policy};
 use crate::report::{Breach, Progress, Report, Rule, Verdict};
@@ -25,20 +28,34 @@ pub fn verify(
             return Report { verdict, progress: Progress::default(), head: None };
         }
     };
-    let verdict = loop {
+    let verdict = follow(&mut auditor, source, &mut |auditor, _| {
+        progress(&auditor.progress());
+        ControlFlow::Continue(())
+    });
+    Report { verdict, progress: auditor.progress(), head: Some(auditor.head().clone()) }
+}
+
+/// Lets an auditor check the heights of a source, from the one that it waits for on. `visit` sees each height that
+/// holds, and the auditor after it, and may end the audit; then what was seen holds.
+pub fn follow(
+    auditor: &mut Auditor<'_>,
+    source: &mut dyn Source,
+    visit: &mut dyn FnMut(&Auditor<'_>, &CommittedBatch) -> ControlFlow<()>,
+) -> Verdict {
+    loop {
         let next = auditor.next_height();
         match source.next() {
-            Ok(None) => break Verdict::Holds,
+            Ok(None) => return Verdict::Holds,
             Ok(Some(committed)) => match auditor.check(&committed) {
-                Ok(()) => progress(&auditor.progress()),
-                Err(breach) => break Verdict::Broken(breach),
+                Ok(()) if visit(auditor, &committed).is_break() => return Verdict::Holds,
+                Ok(()) => {}
+                Err(breach) => return Verdict::Broken(breach),
             },
-            Err(SourceError::Unavailable(text)) => break Verdict::CannotTell { height: next, text },
+            Err(SourceError::Unavailable(text)) => return Verdict::CannotTell { height: next, text },
             Err(SourceError::Damaged { height, text }) => {
                 let height = height.unwrap_or(next);
-                break Verdict::Broken(Breach { height, replica: None, rule: Rule::Readable, text });
+                return Verdict::Broken(Breach { height, replica: None, rule: Rule::Readable, text });
             }
         }
-    };
-    Report { verdict, progress: auditor.progress(), head: Some(auditor.head().clone()) }
+    }
 }

@@ -97,6 +97,20 @@ impl State {
         Ok(Answered { proof, outcome })
     }
 
+    /// Evaluates a query for root, whom nothing is kept from, and proves nothing: for who holds the whole state and
+    /// has checked it, such as an auditor.
+    ///
+    /// # Errors
+    /// [`AnswerError::Damaged`]. An absence is an outcome, not an error.
+    pub fn inspect(&self, query: &Query) -> Result<Result<Answer, Errno>, AnswerError> {
+        let reader = Reader { caller: &Caller::root(), session: None };
+        match quorate_metadata::read(&Overlay::new(self.trie()), &reader, query) {
+            Ok(answer) => Ok(Ok(answer)),
+            Err(Error::Errno(errno)) => Ok(Err(errno)),
+            Err(error) => Err(AnswerError::Damaged(error)),
+        }
+    }
+
     /// Who acts. The rows that say so are noted for the proof only if the credential does not stand for
     /// itself, which is rare; then the client must see them.
     fn caller_with_proof(

@@ -5,13 +5,12 @@
 
 use crate::args::{AuditAction, AuditArgs, AuditExportArgs, AuditVerifyArgs, Output};
 use crate::commands::new_file::NewFile;
-use crate::commands::sources;
-use crate::commands::{connect, evidence, prove};
+use crate::commands::{
+    check, connect, diff, evidence, past, prove, receipt, replay, sources, transition, trust,
+};
 use crate::failure::{CommandResult, Failure};
 use crate::say;
-use indicatif::{ProgressBar, ProgressStyle};
 use quorate_audit::{BundleWriter, Policy, Report, Source, SourceError, Verdict, verify};
-use quorate_crypto::Ed25519Verifier;
 use quorate_protocol::peer::CommittedBatch;
 use quorate_transport::ClusterFile;
 use std::io::{BufWriter, Write};
@@ -27,8 +26,14 @@ pub fn run(args: &AuditArgs) -> CommandResult {
         AuditAction::Verify(args) => audit(args),
         AuditAction::Export(args) => export(args),
         AuditAction::Prove(args) => prove::prove(args),
-        AuditAction::Check(args) => prove::check(args),
+        AuditAction::Receipt(args) => receipt::write_receipt(args),
+        AuditAction::Check(args) => check::run(args),
+        AuditAction::Policy(args) => trust::print_policy(args),
         AuditAction::Evidence(args) => evidence::run(args),
+        AuditAction::Who(args) => past::who(args),
+        AuditAction::Log(args) => past::log(args),
+        AuditAction::Diff(args) => diff::run(args),
+        AuditAction::Transition(args) => transition::write_transition(args),
     };
     done.map_err(|failure| failure.with_code(CANNOT_TELL))
 }
@@ -37,7 +42,7 @@ fn audit(args: &AuditVerifyArgs) -> CommandResult {
     let cluster = connect::read_cluster(&args.history.cluster)?;
     let mut source = sources::open(&cluster, &args.history)?;
     let policy = if args.full { Policy::FULL } else { Policy::STANDARD };
-    let (report, took) = check(&cluster, source.as_mut(), policy);
+    let (report, took) = verify_all(&cluster, source.as_mut(), policy);
     print(&report, args.output, took);
     Ok(ExitCode::from(report.verdict.exit_code()))
 }
@@ -53,7 +58,7 @@ fn export(args: &AuditExportArgs) -> CommandResult {
     let writer = BundleWriter::new(BufWriter::new(partial), &cluster.cluster());
     let mut exporting =
         Exporting { source, writer: writer.map_err(|error| cannot(&error))?, unchecked: None };
-    let (report, took) = check(&cluster, &mut exporting, Policy::STANDARD);
+    let (report, took) = verify_all(&cluster, &mut exporting, Policy::STANDARD);
     if report.verdict == Verdict::Holds {
         let written = exporting.writer.finish().and_then(|buffer| Ok(buffer.into_inner()?));
         written.and_then(NewFile::put_in_place).map_err(|error| cannot(&error))?;
@@ -81,14 +86,9 @@ impl<W: Write> Source for Exporting<W> {
 }
 
 /// Verifies all that a source has, under a progress bar.
-fn check(cluster: &ClusterFile, source: &mut dyn Source, policy: Policy) -> (Report, Duration) {
-    let members = cluster.members().members();
-    let verifier =
-        Ed25519Verifier::with_keys(members.iter().flat_map(|member| [member.consensus, member.blocks]));
-    let bar = ProgressBar::new_spinner().with_style(
-        ProgressStyle::with_template("{spinner} height {pos}, {msg} ({elapsed})")
-            .unwrap_or_else(|_| ProgressStyle::default_spinner()),
-    );
+fn verify_all(cluster: &ClusterFile, source: &mut dyn Source, policy: Policy) -> (Report, Duration) {
+    let verifier = trust::verifier(cluster.genesis());
+    let bar = replay::bar();
     let began = Instant::now();
     let report = verify(cluster.genesis(), &verifier, source, policy, &mut |progress| {
         bar.set_position(progress.height);
@@ -100,7 +100,8 @@ fn check(cluster: &ClusterFile, source: &mut dyn Source, policy: Policy) -> (Rep
     (report, began.elapsed())
 }
 
-fn print(report: &Report, output: Output, took: Duration) {
+/// Says what an audit found.
+pub fn print(report: &Report, output: Output, took: Duration) {
     let progress = &report.progress;
     if output == Output::Json {
         say!("{}", json(report, took));

@@ -322,6 +322,12 @@ impl Cluster {
         run(quorate(arguments).args(self.arguments()), PATIENCE)
     }
 
+    /// A command that needs no key.
+    #[track_caller]
+    pub fn quorate_alone(&self, arguments: &[&str]) -> Ran {
+        run(quorate(arguments).arg("--cluster").arg(self.local.cluster_path()), PATIENCE)
+    }
+
     /// Mounts at `mount-NAME`.
     #[track_caller]
     pub fn mount(&self, name: &str) -> Mount {

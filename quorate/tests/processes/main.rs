@@ -19,8 +19,10 @@ mod leader_crash;
 #[cfg(feature = "faults")]
 mod linearizable;
 mod open_files;
+mod past;
 mod posix;
 mod readme;
+mod receipts;
 mod strangers;
 mod stuck;
 mod trees;
