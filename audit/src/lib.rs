@@ -17,6 +17,7 @@ mod receipt;
 mod report;
 mod source;
 mod statements;
+pub mod tlog;
 mod trace;
 mod transition;
 mod verify;

@@ -15,6 +15,7 @@ use quorate_transport::ClusterFile;
 use crate::core::Core;
 use crate::error::ClientError;
 use crate::evidence::ShownEvidence;
+use crate::heads::ShownHeads;
 use crate::network::Network;
 use crate::options::ClientOptions;
 use crate::status::ClusterStatus;
@@ -67,6 +68,11 @@ impl Observer {
     /// As there.
     pub async fn prove(&self, credential: &Credential, query: Query) -> Result<ReadAnswer, ClientError> {
         crate::read::prove(&self.core, credential, query).await
+    }
+
+    /// Asks every replica for the heads of the log that it signed. No signature is checked here.
+    pub async fn log_heads(&self) -> Vec<ShownHeads> {
+        crate::heads::heads(&self.core).await
     }
 
     /// Asks every replica for the evidence that it holds. Nothing of it is judged here.
