@@ -27,7 +27,7 @@ pub use chain::{Auditor, Policy};
 pub use described::{Detail, Details, operation_details, operation_kind, result_details};
 pub use differences::{Difference, Differences, PathNames, differences};
 pub use evidence::{Court, Guilt, NoProof, genesis_header, rule_of};
-pub use head::{NoHead, check_head};
+pub use head::{Fork, Head, HeadFault, Heads, NoHead, check_head};
 pub use proven::{NoAnswer, PROVEN_MAGIC, ProvenAnswer};
 pub use receipt::{NoReceipt, RECEIPT_MAGIC, Receipt};
 pub use report::{Breach, Progress, Report, Rule, Verdict};

@@ -40,6 +40,7 @@ mod race;
 mod read;
 pub mod replicas;
 mod session;
+mod shown;
 pub mod status;
 pub mod tally;
 pub mod trust;

@@ -2,7 +2,7 @@
 //!
 //! Invariant: every command that verifies names the cluster file that it trusts, and has an output for programs.
 
-use super::{At, Output};
+use super::{At, ClusterArgs, Output};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -33,6 +33,9 @@ pub enum AuditAction {
     Check(AuditCheckArgs),
     /// Print the policy of a cluster: what `check --policy` trusts in place of the cluster file.
     Policy(AuditPolicyArgs),
+    /// Compare the heads of all replicas of the live cluster. Exit 0 they lie on one chain, 1 two certified heads
+    /// conflict (both are shown), 2 cannot tell.
+    Compare(CompareArgs),
     /// Evidence against replicas: signed statements that no correct one makes.
     Evidence(EvidenceArgs),
     /// Say who made what a path names, who changed it last in each of its aspects, and who removed it. The history
@@ -138,6 +141,17 @@ pub struct AuditTransitionArgs {
     #[command(flatten)]
     pub history: HistoryArgs,
     /// How to print what it shows.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// `quorate audit compare`.
+#[derive(Args, Debug)]
+pub struct CompareArgs {
+    /// Cluster, and the key of a principal that may audit.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// How to print it.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
 }

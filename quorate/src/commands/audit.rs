@@ -6,7 +6,7 @@
 use crate::args::{AuditAction, AuditArgs, AuditExportArgs, AuditVerifyArgs, Output};
 use crate::commands::new_file::NewFile;
 use crate::commands::{
-    check, connect, diff, evidence, past, prove, receipt, replay, sources, transition, trust,
+    check, compare, connect, diff, evidence, past, prove, receipt, replay, sources, transition, trust,
 };
 use crate::failure::{CommandResult, Failure};
 use crate::say;
@@ -29,6 +29,7 @@ pub fn run(args: &AuditArgs) -> CommandResult {
         AuditAction::Receipt(args) => receipt::write_receipt(args),
         AuditAction::Check(args) => check::run(args),
         AuditAction::Policy(args) => trust::print_policy(args),
+        AuditAction::Compare(args) => compare::run(args),
         AuditAction::Evidence(args) => evidence::run(args),
         AuditAction::Who(args) => past::who(args),
         AuditAction::Log(args) => past::log(args),

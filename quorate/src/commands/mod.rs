@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod bench;
 pub mod check;
+pub mod compare;
 pub mod connect;
 pub mod dev;
 pub mod diff;

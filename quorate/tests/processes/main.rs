@@ -15,6 +15,7 @@ mod evidence;
 mod faults;
 mod files;
 mod harness;
+mod heads;
 mod leader_crash;
 #[cfg(feature = "faults")]
 mod linearizable;
