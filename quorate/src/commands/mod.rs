@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub mod ahead;
 pub mod audit;
 pub mod bench;
 pub mod check;
