@@ -3,6 +3,7 @@
 pub mod ahead;
 pub mod audit;
 pub mod bench;
+pub mod bench_audit;
 pub mod check;
 pub mod compare;
 pub mod connect;
