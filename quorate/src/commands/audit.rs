@@ -5,7 +5,7 @@
 
 use crate::args::{AuditAction, AuditArgs, AuditExportArgs, AuditVerifyArgs, Output};
 use crate::commands::new_file::NewFile;
-use crate::commands::{check, compare, connect, evidence, prove, receipt, replay, sources, trust};
+use crate::commands::{check, compare, connect, evidence, prove, receipt, replay, sources, trust, watch};
 use crate::failure::{CommandResult, Failure};
 use crate::say;
 use quorate_audit::{BundleWriter, Policy, Report, Source, SourceError, Verdict, verify};
@@ -27,6 +27,7 @@ pub fn run(args: &AuditArgs) -> CommandResult {
         AuditAction::Receipt(args) => receipt::write_receipt(args),
         AuditAction::Check(args) => check::run(args),
         AuditAction::Policy(args) => trust::print_policy(args),
+        AuditAction::Watch(args) => watch::run(args),
         AuditAction::Compare(args) => compare::run(args),
         AuditAction::Evidence(args) => evidence::run(args),
     };

@@ -18,3 +18,4 @@ pub mod replica;
 pub mod sources;
 pub mod status;
 pub mod trust;
+pub mod watch;
