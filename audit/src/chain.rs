@@ -7,11 +7,13 @@
 use quorate_crypto::{CertificateError, CertificateKind, Hash, MemberSet, Verifier, encode};
 use quorate_execution::{Environment, GenesisError, Receipts, State, check_static};
 use quorate_merkle::LogFrontier;
+use quorate_metadata::Error;
 use quorate_protocol::header::HEADER_VERSION;
 use quorate_protocol::peer::CommittedBatch;
 use quorate_protocol::{Genesis, Header, Height, Proposal, ReplicaIndex};
 
 use crate::report::{Breach, Progress, Rule};
+use crate::trace::{Subject, Touch, Trace};
 
 /// How much is checked. The header chain, the certificates and the log always are.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -44,6 +46,9 @@ pub struct Auditor<'a> {
     state: Option<State>,
     /// What the batch of `head` answered, when it was executed again.
     receipts: Option<Receipts>,
+    /// The path or inode that is followed, and what the last height did to it.
+    trace: Option<Trace>,
+    touches: Vec<Touch>,
     progress: Progress,
 }
 
@@ -73,6 +78,8 @@ impl<'a> Auditor<'a> {
             log: LogFrontier::new(),
             state: policy.replay.then_some(state),
             receipts: None,
+            trace: None,
+            touches: Vec::new(),
             progress: Progress::default(),
         })
     }
@@ -101,10 +108,33 @@ impl<'a> Auditor<'a> {
         self.receipts.as_ref()
     }
 
+    /// Follows a path or an inode from now on, if the policy says that batches are executed again.
+    ///
+    /// # Errors
+    /// [`Error`], of the state.
+    pub fn trace(&mut self, subject: Subject) -> Result<(), Error> {
+        self.trace = match &self.state {
+            Some(state) => Some(Trace::new(subject, &state.as_view())?),
+            None => None,
+        };
+        Ok(())
+    }
+
+    /// What the height that was checked last did to what is followed, in order.
+    #[must_use]
+    pub fn touches(&self) -> &[Touch] {
+        &self.touches
+    }
+
     /// How far it has come.
     #[must_use]
     pub fn progress(&self) -> Progress {
         self.progress
+    }
+
+    /// What execution needs besides the state.
+    pub(crate) fn environment(&self) -> Environment<'_> {
+        Environment { cluster: self.cluster, members: &self.members, verifier: self.verifier }
     }
 
     /// Checks the next height. After a breach the auditor stays where it was.
@@ -128,7 +158,11 @@ impl<'a> Auditor<'a> {
         })?;
         self.check_certificate(header, hash, committed)?;
         self.check_envelopes(proposal)?;
-        let (state, receipts) = self.replay(header, hash, proposal)?.unzip();
+        let mut trace = self.trace.clone();
+        let (state, receipts) = self.replay(header, hash, proposal, trace.as_mut())?.unzip();
+        let damaged = |error: Error| Finding(Rule::Execution, None, error.to_string());
+        self.touches = trace.as_mut().map_or_else(|| Ok(Vec::new()), Trace::take).map_err(damaged)?;
+        self.trace = trace;
         self.log = log;
         self.state = state;
         self.receipts = receipts;
@@ -230,13 +264,17 @@ impl<'a> Auditor<'a> {
         header: &Header,
         hash: Hash,
         proposal: &Proposal,
+        trace: Option<&mut Trace>,
     ) -> Result<Option<(State, Receipts)>, Finding> {
         let Some(state) = &self.state else { return Ok(None) };
-        let environment =
-            Environment { cluster: self.cluster, members: &self.members, verifier: self.verifier };
-        let executed = state
-            .execute(&environment, header.height, proposal, header.proposal)
-            .map_err(|fault| Finding(Rule::Execution, None, fault.to_string()))?;
+        let environment = self.environment();
+        let executed = match trace {
+            Some(trace) => {
+                state.execute_watched(&environment, header.height, proposal, header.proposal, trace)
+            }
+            None => state.execute(&environment, header.height, proposal, header.proposal),
+        };
+        let executed = executed.map_err(|fault| Finding(Rule::Execution, None, fault.to_string()))?;
         ensure(executed.state.hash() == hash, Rule::Execution, || {
             difference(header, executed.state.header())
         })?;
@@ -245,7 +283,7 @@ impl<'a> Auditor<'a> {
 }
 
 /// The first field in which a certified header differs from the one that execution gives.
-fn difference(certified: &Header, executed: &Header) -> String {
+pub(crate) fn difference(certified: &Header, executed: &Header) -> String {
     let roots = [
         ("state root", certified.state_root, executed.state_root),
         ("receipts root", certified.receipts_root, executed.receipts_root),

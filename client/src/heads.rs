@@ -1,43 +1,50 @@
-//! What each replica shows by itself, for who compares them with each other.
+//! The heads of the log that replicas signed.
 //!
-//! Invariant: what comes is decoded and bounded, and nothing else: whoever asks judges it himself, also when it
-//! contradicts what this client knows.
+//! Invariant: what comes is decoded and bounded, and nothing else: whoever asks checks every signature himself.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use quorate_protocol::ReplicaIndex;
 use quorate_protocol::client::{ClientReply, ClientRequest};
-use quorate_protocol::peer::CommittedBatch;
-use quorate_protocol::{Height, ReplicaIndex};
+use quorate_protocol::log_head::SignedLogHead;
 
 use crate::core::Core;
 use crate::race::Race;
 
-/// Asks one replica for committed heights from this one on.
-pub(crate) async fn history_of(
-    core: &Core,
-    replica: ReplicaIndex,
-    from: Height,
-) -> Result<Vec<CommittedBatch>, String> {
-    match core.request(replica, Arc::new(ClientRequest::History { from })).await {
-        Ok(ClientReply::History(batches)) => Ok(batches.into_inner()),
-        Ok(ClientReply::Refused { text, .. }) => Err(String::from_utf8_lossy(&text).into_owned()),
-        Ok(_) => Err("it answers something else".to_owned()),
-        Err(error) => Err(error.to_string()),
-    }
+/// How long a replica has for its answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The heads that one replica shows.
+#[derive(Clone, Debug)]
+pub struct ShownHeads {
+    /// The replica.
+    pub replica: ReplicaIndex,
+    /// Its last ones, or why it shows none.
+    pub heads: Result<Vec<SignedLogHead>, String>,
 }
 
-/// Asks all replicas whether they have sent a COMMIT for this height or a higher one; who does not answer is left out.
-pub(crate) async fn have_voted_for(core: &Core, height: Height) -> Vec<(ReplicaIndex, bool)> {
-    let request = Arc::new(ClientRequest::Highest { known: height.saturating_sub(1) });
+/// Asks all replicas; the answers are in order of index.
+pub(crate) async fn heads(core: &Arc<Core>) -> Vec<ShownHeads> {
     let mut race = Race::new();
     for replica in core.members.indices() {
-        race.push(replica, core.request(replica, Arc::clone(&request)));
+        race.push(replica, of_one(core, replica));
     }
-    let mut answers = Vec::with_capacity(core.members.n());
-    while let Some((replica, reply)) = race.next().await {
-        if let Ok(ClientReply::Highest { height: highest, .. }) = reply {
-            answers.push((replica, highest >= height));
-        }
+    let mut shown = Vec::with_capacity(core.members.n());
+    while let Some((replica, heads)) = race.next().await {
+        shown.push(ShownHeads { replica, heads });
     }
-    answers
+    shown.sort_by_key(|shown| shown.replica);
+    shown
+}
+
+async fn of_one(core: &Core, replica: ReplicaIndex) -> Result<Vec<SignedLogHead>, String> {
+    let request = core.request(replica, Arc::new(ClientRequest::LogHeads));
+    match tokio::time::timeout(PATIENCE, request).await {
+        Ok(Ok(ClientReply::LogHeads(heads))) => Ok(heads.into_inner()),
+        Ok(Ok(ClientReply::Refused { text, .. })) => Err(String::from_utf8_lossy(&text).into_owned()),
+        Ok(Ok(_)) => Err("it answers something else".to_owned()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("no answer in time".to_owned()),
+    }
 }

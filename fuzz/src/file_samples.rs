@@ -2,11 +2,12 @@
 //!
 //! Invariant: everything here is a function of constants.
 
-use quorate_audit::{BundleWriter, ProvenAnswer, Receipt};
+use quorate_audit::{BundleWriter, Judgement, ProvenAnswer, Receipt, Transition};
 use quorate_crypto::{
     Address, Certificate, CertificateKind, Ed25519Signer, Ed25519Verifier, NodeSeed, Role, SecretKey, Signer,
     Statement,
 };
+use quorate_execution::Environment;
 use quorate_protocol::Header;
 use quorate_protocol::client::ReadAnswer;
 use quorate_protocol::peer::{Batch, CommittedBatch};
@@ -91,6 +92,38 @@ pub fn receipt() -> Vec<Vec<u8>> {
         let receipt = Receipt::of(&committed, &executed.receipts, position).expect("an operation");
         receipt.check(&chain.genesis, &Ed25519Verifier::new()).expect("a receipt that holds");
         files.push(receipt.to_file());
+    }
+    files
+}
+
+/// The first two heights of a chain, each with the copy that its execution needs.
+pub fn transition() -> Vec<Vec<u8>> {
+    let mut chain = chain::Chain::new();
+    let mut client = chain::Client::new(chain.cluster(), 0, 1);
+    let signer = Ed25519Signer::new(chain::principal_secret(0));
+    let until = chain.state().header().time.plus(chain::SECOND);
+    let envelopes = [client.register(until), client.envelope(vec![chain::mkdir(1, "a", 0o755)])];
+    let verifier = Ed25519Verifier::new();
+    let mut files = Vec::new();
+    for envelope in envelopes {
+        let below = chain.state().clone();
+        let header = chain.step(1000, vec![envelope.body.sign(&signer)]).state.header().clone();
+        let proposal = chain.proposals.last().expect("a step").clone();
+        let environment =
+            Environment { cluster: chain.cluster(), members: &chain.genesis.members, verifier: &verifier };
+        let (copy, _) = below
+            .witness(&environment, header.height, &proposal, header.proposal)
+            .expect("a small batch has a small copy");
+        let certificate = certify(&header);
+        let made = Transition {
+            cluster: chain.cluster(),
+            below: below.header().clone(),
+            log: below.log().clone(),
+            copy: copy.try_into().expect("a small copy"),
+            committed: CommittedBatch { batch: Batch { header, proposal }, certificate },
+        };
+        assert_eq!(made.judge(&chain.genesis, &verifier), Ok(Judgement::Holds));
+        files.push(made.to_file());
     }
     files
 }

@@ -7,7 +7,8 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use quorate_audit::{
-    BundleReader, BundleWriter, ProvenAnswer, Receipt, Source as _, operation_details, result_details,
+    BundleReader, BundleWriter, Judgement, ProvenAnswer, Receipt, Source as _, Transition, operation_details,
+    result_details,
 };
 use quorate_crypto::Ed25519Verifier;
 use quorate_protocol::limits::FRAME_BYTES_MAX;
@@ -162,6 +163,15 @@ pub fn proven(data: &[u8]) {
     let Ok(read) = decoding(data.len(), || ProvenAnswer::from_file(data)) else { return };
     assert_eq!(read.to_file(), data, "a proof reads as another one");
     let _ = read.check(&crate::chain::genesis(), &Ed25519Verifier::new());
+}
+
+/// A transition: what is read is written again to the same bytes; executing it on whatever copy never panics, and
+/// what three correct replicas signed convicts none of them.
+pub fn transition(data: &[u8]) {
+    let Ok(read) = decoding(data.len(), || Transition::from_file(data)) else { return };
+    assert_eq!(read.to_file(), data, "a transition reads as another one");
+    let judged = read.judge(&crate::chain::genesis(), &Ed25519Verifier::new());
+    assert!(!matches!(judged, Ok(Judgement::Broken { .. })), "correct replicas are convicted");
 }
 
 /// A receipt: what is read is written again to the same bytes; checking and describing it never panics.

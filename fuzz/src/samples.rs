@@ -445,6 +445,7 @@ pub fn client_request() -> Vec<Vec<u8>> {
     let mut seeds: Vec<Vec<u8>> = requests.iter().map(encode).collect();
     seeds.extend(golden("client.evidence "));
     seeds.extend(queries().into_iter().map(|query| encode(&ClientRequest::Read(read(query)))));
+    seeds.extend(golden("client.log-heads "));
     seeds
 }
 
@@ -462,7 +463,9 @@ pub fn client_reply() -> Vec<Vec<u8>> {
         ClientReply::History(vec![committed()].try_into().expect("one batch")),
         ClientReply::Refused { refusal: Refusal::Busy, text },
     ];
-    replies.iter().map(encode).collect()
+    let mut seeds: Vec<Vec<u8>> = replies.iter().map(encode).collect();
+    seeds.extend(golden("client.signed-log-heads "));
+    seeds
 }
 
 /// One piece of each kind whose bytes the golden file spells out, and a file.

@@ -2,9 +2,11 @@
 //!
 //! Invariant: what a flag means is said here once; commands take the parsed structures.
 
+mod at;
 mod audit;
 mod bench;
 
+pub use at::At;
 pub use audit::*;
 pub use bench::*;
 use clap::{Args, Parser, Subcommand, ValueEnum};

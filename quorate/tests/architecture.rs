@@ -22,7 +22,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("metadata", &["crypto", "protocol"]),
     ("execution", &["crypto", "merkle", "protocol", "metadata"]),
     ("consensus", &["crypto", "protocol"]),
-    ("audit", &["crypto", "merkle", "protocol", "execution"]),
+    ("audit", &["crypto", "merkle", "protocol", "metadata", "execution"]),
     ("history", &[]),
     ("store", &["crypto", "protocol"]),
     ("transport", &["crypto", "protocol"]),

@@ -137,6 +137,7 @@ impl Node {
         self.certificate = Some(certificate.clone());
         self.blocks.committed(&executed);
         self.keeper.committed(token, Arc::clone(&executed));
+        self.heads.committed(token, header.clone());
         self.clients.committed(&digest, &executed, &certificate, self.consensus.view());
         self.history.committed(&executed, certificate);
         self.answer_waiting_reads();

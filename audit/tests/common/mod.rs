@@ -109,39 +109,48 @@ pub fn chain() -> (Genesis, Vec<CommittedBatch>) {
 
 /// Six heights: a registration, changes, an empty batch; and the state after them.
 pub fn chain_and_state() -> (Genesis, Vec<CommittedBatch>, State) {
-    let genesis = genesis();
-    let cluster = genesis.cluster();
-    let verifier = Ed25519Verifier::new();
-    let mut state = State::genesis(&genesis).unwrap();
-    let mkdir = |text: &str| OperationBody::Mkdir {
-        parent: 1,
-        name: Name::new(text.as_bytes()).unwrap(),
-        mode: 0o755,
-        umask: 0,
-        ino: None,
-        entropy: [7; 16],
-    };
-    let batches = [
+    let cluster = genesis().cluster();
+    let (genesis, committed, mut states) = run(vec![
         vec![envelope(cluster, 0, vec![OperationBody::Register { nonce: [5; 32] }])],
         vec![envelope(cluster, 1, vec![mkdir("a"), mkdir("b")])],
         vec![],
         vec![envelope(cluster, 3, vec![mkdir("c")]), envelope(cluster, 4, vec![mkdir("c")])],
         vec![envelope(cluster, 4, vec![mkdir("d")])],
         vec![envelope(cluster, 5, vec![OperationBody::CloseSession])],
-    ];
+    ]);
+    (genesis, committed, states.pop().unwrap())
+}
+
+pub fn name(text: &str) -> Name {
+    Name::new(text.as_bytes()).unwrap()
+}
+
+/// A directory in the root.
+pub fn mkdir(text: &str) -> OperationBody {
+    OperationBody::Mkdir { parent: 1, name: name(text), mode: 0o755, umask: 0, ino: None, entropy: [7; 16] }
+}
+
+/// The heights of these batches, and the states from genesis on.
+pub fn run(batches: Vec<Vec<Envelope>>) -> (Genesis, Vec<CommittedBatch>, Vec<State>) {
+    let genesis = genesis();
+    let cluster = genesis.cluster();
+    let verifier = Ed25519Verifier::new();
+    let mut states = vec![State::genesis(&genesis).unwrap()];
     let mut committed = Vec::new();
     for (index, envelopes) in batches.into_iter().enumerate() {
+        let state = states.last().unwrap();
         let time = state.header().time.plus(SECOND);
         let proposal =
             Proposal { parent: state.header().proposal, time, envelopes: envelopes.try_into().unwrap() };
         let height = state.height() + 1;
         let digest = proposal.digest(&cluster, 0, height);
         let environment = Environment { cluster, members: &genesis.members, verifier: &verifier };
-        state = state.execute(&environment, height, &proposal, digest).unwrap().state;
+        let state = state.execute(&environment, height, &proposal, digest).unwrap().state;
         let signers: &[u8] = if index % 2 == 0 { &[0, 1, 3] } else { &[0, 1, 2, 3] };
         let certificate = certify(&genesis, state.header(), index as u64, signers);
         committed
             .push(CommittedBatch { batch: Batch { header: state.header().clone(), proposal }, certificate });
+        states.push(state);
     }
-    (genesis, committed, state)
+    (genesis, committed, states)
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: every command that verifies names the cluster file that it trusts, and has an output for programs.
 
-use super::{ClusterArgs, Output};
+use super::{At, ClusterArgs, Output};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -41,6 +41,111 @@ pub enum AuditAction {
     Compare(CompareArgs),
     /// Evidence against replicas: signed statements that no correct one makes.
     Evidence(EvidenceArgs),
+    /// Say who made what a path names, who changed it last in each of its aspects, and who removed it. The history
+    /// is checked and executed again, twice. Exit 0 said, 1 the history is broken, 2 there was never such a path, or
+    /// it cannot be told.
+    Who(AuditWhoArgs),
+    /// List the signed operations of the history, with their results, or those alone that touched a path. The history
+    /// is checked and executed again. Exit 0 it holds, 1 it is broken, 2 cannot tell.
+    Log(AuditLogArgs),
+    /// List in what the trees of two heights differ. The history is checked and executed again; of the two states
+    /// only what differs is looked at. Exit 0 said, 1 the history is broken, 2 it cannot be told.
+    Diff(AuditDiffArgs),
+    /// Write one height with the part of the state before it that its execution needs: `check` executes it again
+    /// without the rest. Exit 0 written and it holds, 1 it does not, or the history below is broken, 2 cannot tell.
+    Transition(AuditTransitionArgs),
+}
+
+/// `quorate audit who`.
+#[derive(Args, Debug)]
+pub struct AuditWhoArgs {
+    /// The path in the tree, from its root `/`.
+    pub path: PathBuf,
+    /// Write the receipts of what is listed into this directory, which is made if need be.
+    #[arg(long, value_name = "DIR")]
+    pub receipts: Option<PathBuf>,
+    /// Where the heights are.
+    #[command(flatten)]
+    pub history: HistoryArgs,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// `quorate audit log`.
+#[derive(Args, Debug)]
+pub struct AuditLogArgs {
+    /// A path in the tree, from its root `/`: only what touched it. Default: all operations.
+    pub path: Option<PathBuf>,
+    /// Only what did one of these to the path, separated by commas: appeared, vanished, name, mode, owner, content,
+    /// entries, links, xattrs, times.
+    #[arg(long, value_name = "ASPECTS", value_delimiter = ',', value_parser = parse_aspect, requires = "path")]
+    pub only: Vec<quorate_audit::Aspect>,
+    /// Only what the principal with this key signed.
+    #[arg(long, value_name = "KEY", value_parser = parse_key)]
+    pub principal: Option<quorate_crypto::PublicKey>,
+    /// Only what acts as this user.
+    #[arg(long)]
+    pub uid: Option<u32>,
+    /// Only what is at or after this height or time.
+    #[arg(long, value_name = "HEIGHT|TIME")]
+    pub since: Option<At>,
+    /// Only what is at or before this height or time.
+    #[arg(long, value_name = "HEIGHT|TIME")]
+    pub until: Option<At>,
+    /// Write the receipts of what is listed into this directory, which is made if need be.
+    #[arg(long, value_name = "DIR")]
+    pub receipts: Option<PathBuf>,
+    /// Where the heights are.
+    #[command(flatten)]
+    pub history: HistoryArgs,
+    /// How to print it; JSON is one document on each line.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+fn parse_aspect(text: &str) -> Result<quorate_audit::Aspect, String> {
+    let found = quorate_audit::Aspect::ALL.into_iter().find(|aspect| aspect.name() == text);
+    found.ok_or_else(|| format!("`{text}` is no aspect"))
+}
+
+fn parse_key(text: &str) -> Result<quorate_crypto::PublicKey, String> {
+    quorate_crypto::PublicKey::from_hex(text).map_err(|error| error.to_string())
+}
+
+/// `quorate audit diff`.
+#[derive(Args, Debug)]
+pub struct AuditDiffArgs {
+    /// The earlier height or time.
+    #[arg(value_name = "HEIGHT|TIME")]
+    pub from: At,
+    /// The later height or time.
+    #[arg(value_name = "HEIGHT|TIME")]
+    pub to: At,
+    /// Only what is at or below this path, in either tree.
+    pub path: Option<PathBuf>,
+    /// Where the heights are.
+    #[command(flatten)]
+    pub history: HistoryArgs,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// `quorate audit transition`.
+#[derive(Args, Debug)]
+pub struct AuditTransitionArgs {
+    /// The height.
+    pub height: u64,
+    /// The file to write, which must not exist; `-` is standard output.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Where the heights are.
+    #[command(flatten)]
+    pub history: HistoryArgs,
+    /// How to print what it shows.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
 }
 
 /// `quorate audit watch`.

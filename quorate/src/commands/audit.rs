@@ -5,7 +5,9 @@
 
 use crate::args::{AuditAction, AuditArgs, AuditExportArgs, AuditVerifyArgs, Output};
 use crate::commands::new_file::NewFile;
-use crate::commands::{check, compare, connect, evidence, prove, receipt, replay, sources, trust, watch};
+use crate::commands::{
+    check, compare, connect, diff, evidence, past, prove, receipt, replay, sources, transition, trust, watch,
+};
 use crate::failure::{CommandResult, Failure};
 use crate::say;
 use quorate_audit::{BundleWriter, Policy, Report, Source, SourceError, Verdict, verify};
@@ -30,6 +32,10 @@ pub fn run(args: &AuditArgs) -> CommandResult {
         AuditAction::Watch(args) => watch::run(args),
         AuditAction::Compare(args) => compare::run(args),
         AuditAction::Evidence(args) => evidence::run(args),
+        AuditAction::Who(args) => past::who(args),
+        AuditAction::Log(args) => past::log(args),
+        AuditAction::Diff(args) => diff::run(args),
+        AuditAction::Transition(args) => transition::write_transition(args),
     };
     done.map_err(|failure| failure.with_code(CANNOT_TELL))
 }

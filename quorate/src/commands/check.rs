@@ -1,13 +1,13 @@
-//! `quorate audit check`: judges one file, offline: a proof, a receipt, or evidence.
+//! `quorate audit check`: judges one file, offline: a proof, a receipt, a transition, or evidence.
 //!
 //! Invariant: what a file is is told by its first bytes; nothing is believed but what it proves against the trusted
 //! genesis. Exit 0 it holds, 1 it proves nothing, 2 cannot tell.
 
 use crate::args::{AuditCheckArgs, Output};
-use crate::commands::{evidence, prove, receipt, trust};
+use crate::commands::{evidence, prove, receipt, transition, trust};
 use crate::failure::{CommandResult, Failure};
 use crate::say;
-use quorate_audit::{PROVEN_MAGIC, RECEIPT_MAGIC};
+use quorate_audit::{PROVEN_MAGIC, RECEIPT_MAGIC, TRANSITION_BYTES_MAX, TRANSITION_MAGIC};
 use quorate_protocol::Genesis;
 use quorate_protocol::evidence::EVIDENCE_FILE_MAGIC;
 use quorate_protocol::limits::{EVIDENCE_BYTES_MAX, PROOF_BYTES_MAX};
@@ -19,10 +19,10 @@ use std::process::ExitCode;
 
 /// Exit status when a file proves nothing.
 pub const BROKEN: u8 = 1;
-/// Most bytes of a file: evidence, or a pruned copy of the state, and what belongs to it.
-const FILE_BYTES_MAX: u64 =
-    (if EVIDENCE_BYTES_MAX > PROOF_BYTES_MAX { EVIDENCE_BYTES_MAX } else { PROOF_BYTES_MAX }) as u64
-        + (1 << 20);
+/// Most bytes of a file. The largest is a transition, which holds a part of the state; nothing else comes near it.
+const FILE_BYTES_MAX: u64 = TRANSITION_BYTES_MAX as u64;
+const _: () = assert!(TRANSITION_BYTES_MAX > EVIDENCE_BYTES_MAX + (1 << 20));
+const _: () = assert!(TRANSITION_BYTES_MAX > PROOF_BYTES_MAX + (1 << 20));
 
 /// A file to be judged.
 pub struct Judged<'a> {
@@ -66,10 +66,12 @@ pub fn run(args: &AuditCheckArgs) -> CommandResult {
         prove::check(&judged)
     } else if bytes.starts_with(&RECEIPT_MAGIC) {
         receipt::check(&judged)
+    } else if bytes.starts_with(&TRANSITION_MAGIC) {
+        transition::check(&judged)
     } else if bytes.starts_with(EVIDENCE_FILE_MAGIC) {
         evidence::check(&judged)
     } else {
-        Ok(judged.broken(&"it begins neither as a proof nor as a receipt nor as evidence does"))
+        Ok(judged.broken(&"it begins neither as a proof, nor as a receipt, a transition or evidence does"))
     }
 }
 
@@ -78,7 +80,10 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| unreadable(path, &error))?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(unreadable(path, &format!("it has more than the {FILE_BYTES_MAX} bytes of any proof")));
+        return Err(unreadable(
+            path,
+            &format!("it has more than the {FILE_BYTES_MAX} bytes of any such file"),
+        ));
     }
     Ok(bytes)
 }

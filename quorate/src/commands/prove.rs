@@ -24,7 +24,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 /// The inode of the tree's root.
-const ROOT_INO: u64 = 1;
+pub const ROOT_INO: u64 = 1;
 
 /// Asks the live cluster and writes its proof.
 pub fn prove(args: &AuditProveArgs) -> CommandResult {

@@ -5,7 +5,7 @@
 
 use crate::args::{AuditReceiptArgs, Output};
 use crate::commands::check::Judged;
-use crate::commands::prove::{asker, components, write};
+use crate::commands::prove::{ROOT_INO, asker, components, write};
 use crate::commands::{connect, replay, trust};
 use crate::failure::{CommandResult, Failure};
 use crate::say;
@@ -21,9 +21,6 @@ use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::ExitCode;
-
-/// The inode of the tree's root.
-const ROOT_INO: u64 = 1;
 
 /// Which operation is wanted.
 enum Wanted {
@@ -166,40 +163,63 @@ fn text(details: &Details) -> String {
     details.iter().map(|(name, detail)| format!(" {name}={detail}")).collect()
 }
 
-/// An operation, who signed it and what came of it.
-fn print(receipt: &Receipt, operation: &Operation, output: Output) {
+/// An operation, who signed it and what came of it, as an object.
+pub fn json_of(receipt: &Receipt, operation: &Operation) -> serde_json::Map<String, serde_json::Value> {
     let (header, body) = (&receipt.header, &receipt.envelope.body);
     let replicas: Vec<u8> = receipt.certificate.votes().map(|(index, _)| index).collect();
     let (outcome, about) = result_details(&receipt.result);
-    let sequence = receipt.sequence().unwrap_or_default();
-    let acting = receipt.credential().map_or_else(|| "nobody: it names no credential".to_owned(), asker);
+    let credential = receipt.credential();
+    let members = serde_json::json!({
+        "operation": receipt.number(),
+        "kind": operation_kind(&operation.body),
+        "arguments": json(&operation_details(&operation.body)),
+        "result": outcome,
+        "about": json(&about),
+        "key": body.key.to_string(),
+        "session": body.session.to_string(),
+        "sequence": receipt.sequence().unwrap_or_default(),
+        "uid": credential.map(|credential| credential.uid),
+        "gid": credential.map(|credential| credential.gid),
+        "acting_as": acting(receipt),
+        "height": header.height,
+        "index": receipt.position,
+        "time_ns": receipt.time().0,
+        "header": header.hash().to_string(),
+        "replicas": replicas,
+    });
+    match members {
+        serde_json::Value::Object(members) => members,
+        _ => serde_json::Map::new(),
+    }
+}
+
+/// As whom it acts.
+pub fn acting(receipt: &Receipt) -> String {
+    receipt.credential().map_or_else(|| "nobody: it names no credential".to_owned(), asker)
+}
+
+/// Number, kind, arguments and result in one line.
+pub fn line_of(receipt: &Receipt, operation: &Operation) -> String {
+    let (outcome, about) = result_details(&receipt.result);
+    format!(
+        "operation {}: {}{}: {outcome}{}",
+        receipt.number(),
+        operation_kind(&operation.body),
+        text(&operation_details(&operation.body)),
+        text(&about)
+    )
+}
+
+fn print(receipt: &Receipt, operation: &Operation, output: Output) {
+    let (header, body) = (&receipt.header, &receipt.envelope.body);
     if output == Output::Json {
-        let credential = receipt.credential();
-        say!(
-            "{}",
-            serde_json::json!({
-                "verdict": "holds",
-                "type": "receipt",
-                "operation": receipt.number(),
-                "kind": operation_kind(&operation.body),
-                "arguments": json(&operation_details(&operation.body)),
-                "result": outcome,
-                "about": json(&about),
-                "key": body.key.to_string(),
-                "session": body.session.to_string(),
-                "sequence": sequence,
-                "uid": credential.map(|credential| credential.uid),
-                "gid": credential.map(|credential| credential.gid),
-                "acting_as": acting,
-                "height": header.height,
-                "index": receipt.position,
-                "time_ns": receipt.time().0,
-                "header": header.hash().to_string(),
-                "replicas": replicas,
-            })
-        );
+        let mut members = json_of(receipt, operation);
+        members.insert("verdict".to_owned(), "holds".into());
+        members.insert("type".to_owned(), "receipt".into());
+        say!("{}", serde_json::Value::Object(members));
         return;
     }
+    let (outcome, about) = result_details(&receipt.result);
     say!(
         "operation {}: {}{}",
         receipt.number(),
@@ -207,9 +227,9 @@ fn print(receipt: &Receipt, operation: &Operation, output: Output) {
         text(&operation_details(&operation.body))
     );
     say!("{outcome}{}", text(&about));
-    say!("signed by {}, to act as {acting}", body.key);
-    say!("number {sequence} of session {}", body.session);
-    let by: Vec<String> = replicas.iter().map(ToString::to_string).collect();
+    say!("signed by {}, to act as {}", body.key, acting(receipt));
+    say!("number {} of session {}", receipt.sequence().unwrap_or_default(), body.session);
+    let by: Vec<String> = receipt.certificate.votes().map(|(index, _)| index.to_string()).collect();
     say!(
         "at height {}, time {} ns, header {}, vouched for by replicas {}",
         header.height,
