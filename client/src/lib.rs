@@ -40,7 +40,6 @@ mod race;
 mod read;
 pub mod replicas;
 mod session;
-mod shown;
 pub mod status;
 pub mod tally;
 pub mod trust;

@@ -23,3 +23,4 @@ pub mod sources;
 pub mod status;
 pub mod transition;
 pub mod trust;
+pub mod watch;
