@@ -23,6 +23,8 @@ pub enum BenchAction {
     Consensus(BenchConsensusArgs),
     /// Make a directory of very many entries and list all of it, by verified pages and through a mount.
     Listing(BenchListingArgs),
+    /// Proofs and updates of a state of many rows, in memory, and what it costs on disk.
+    State(BenchStateArgs),
     /// How fast a long history is checked, against the signatures that this machine can verify at most.
     Audit(BenchAuditArgs),
     /// How long nothing is committed when a leader is killed, and when it hands over, in a cluster of its own.
@@ -148,4 +150,15 @@ pub struct BenchListingArgs {
     /// Client sessions that share them.
     #[arg(long, default_value_t = 4)]
     pub sessions: usize,
+}
+
+/// `quorate bench state`.
+#[derive(Args, Debug)]
+pub struct BenchStateArgs {
+    /// Rows at which to measure, ascending, separated by commas; ten million need some gigabytes of memory.
+    #[arg(long, value_delimiter = ',', default_values_t = [10_000, 100_000])]
+    pub rows: Vec<u64>,
+    /// Updates of each kind.
+    #[arg(long, default_value_t = 50_000)]
+    pub updates: u64,
 }

@@ -1,7 +1,7 @@
 //! `quorate bench`: measures, one JSON line per run.
 
 use crate::args::{BenchAction, BenchArgs, BenchConsensusArgs, BenchLeaderCrashArgs, BenchListingArgs};
-use crate::commands::{bench_audit, connect};
+use crate::commands::{bench_audit, bench_state, connect};
 use crate::failure::{CommandResult, Failure};
 use indicatif::{ProgressBar, ProgressStyle};
 use quorate_bench::consensus::Work;
@@ -18,6 +18,7 @@ pub fn run(args: &BenchArgs) -> CommandResult {
     let report = match &args.action {
         BenchAction::LeaderCrash(args) => return leader_crash(args),
         BenchAction::Listing(args) => return listing(args),
+        BenchAction::State(args) => return bench_state::run(args),
         BenchAction::Audit(args) => return bench_audit::run(args),
         #[cfg(feature = "faults")]
         BenchAction::Faults(args) => return faults::run(args),

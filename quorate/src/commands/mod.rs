@@ -4,6 +4,7 @@ pub mod ahead;
 pub mod audit;
 pub mod bench;
 pub mod bench_audit;
+pub mod bench_state;
 pub mod check;
 pub mod compare;
 pub mod connect;
