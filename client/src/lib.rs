@@ -30,6 +30,7 @@ mod core;
 pub mod error;
 pub mod evidence;
 pub mod file;
+mod heights;
 mod network;
 pub mod observer;
 pub mod options;

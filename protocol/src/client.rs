@@ -71,6 +71,8 @@ pub enum ClientRequest {
         credential: Credential,
         /// The session whose open grant may stand in for the read permission.
         session: Option<SessionId>,
+        /// The height at which the file refers to it; without one, the last committed height.
+        at: Option<Height>,
     },
     /// How the replica is.
     Status,
@@ -83,6 +85,11 @@ pub enum ClientRequest {
     Evidence {
         /// Digest after which the page begins; zeros for the first one.
         after: Hash,
+    },
+    /// The header of a committed height, with its certificate.
+    Header {
+        /// The height.
+        height: Height,
     },
 }
 
@@ -100,6 +107,15 @@ pub struct EnvelopeResults {
     /// For each result its path in the receipts tree.
     pub paths: Bounded<Bounded<Hash, PATH_HASHES_MAX>, OPERATIONS_PER_ENVELOPE_MAX>,
     /// The commit certificate, when the replica holds it.
+    pub certificate: Option<Certificate>,
+}
+
+/// The header of a committed height and what certifies it.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct CertifiedHeader {
+    /// The header.
+    pub header: Header,
+    /// Its commit certificate; `None` for genesis.
     pub certificate: Option<Certificate>,
 }
 
@@ -147,6 +163,8 @@ pub struct ReplicaStatus {
     pub inodes: u64,
     /// Blocks that its state names, those in their time of grace included.
     pub blocks: u64,
+    /// The lowest height whose state can be read there.
+    pub horizon: Height,
 }
 
 /// Why a replica refuses a request.
@@ -164,6 +182,13 @@ pub enum Refusal {
     NotFound,
     /// The disk is full or failed.
     Storage,
+    /// The replica does not keep the rows of that height, or has not reached it. Nothing proves these numbers.
+    NotRetained {
+        /// The lowest height whose state can be read there.
+        horizon: Height,
+        /// The highest one.
+        applied: Height,
+    },
 }
 
 /// What a replica answers.
@@ -204,6 +229,8 @@ pub enum ClientReply {
     },
     /// Evidence, which whoever asked verifies.
     Evidence(EvidencePage),
+    /// A header.
+    Header(CertifiedHeader),
 }
 
 /// What a replica pushes to a client on its notice stream.

@@ -136,6 +136,7 @@ impl Node {
         self.state = executed.state.clone();
         self.certificate = Some(certificate.clone());
         self.blocks.committed(&executed);
+        self.past.committed(&executed);
         self.keeper.committed(token, Arc::clone(&executed));
         self.clients.committed(&digest, &executed, &certificate, self.consensus.view());
         self.history.committed(&executed, certificate);

@@ -15,6 +15,7 @@ use crate::executor::{Executor, Outcome};
 use crate::fairness::Fairness;
 use crate::history::History;
 use crate::keeper::StateKeeper;
+use crate::past_states::PastStates;
 use crate::refusals::Refusals;
 use crate::verifier::RememberingVerifier;
 use quorate_consensus::{Effect, Input, Monotonic, Replica, Status, Token, Verified};
@@ -71,6 +72,7 @@ pub struct Node {
     pub(crate) keeper: StateKeeper,
     pub(crate) blocks: BlockKeeper,
     pub(crate) history: History,
+    pub(crate) past: PastStates,
     pub(crate) evidence: EvidenceKeeper,
     pub(crate) peers: PeerNetwork,
     pub(crate) clients: Clients,
@@ -168,6 +170,7 @@ impl Node {
         if self.care_due <= now {
             self.care_due = now + CARE_INTERVAL;
             self.blocks.look_after(&self.state);
+            self.past.look_after();
             self.answer_waiting_reads();
             self.offer_evidence(now);
         }

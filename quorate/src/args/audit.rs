@@ -2,7 +2,7 @@
 //!
 //! Invariant: every command that verifies names the cluster file that it trusts, and has an output for programs.
 
-use super::Output;
+use super::{At, ClusterArgs, Output};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -29,6 +29,9 @@ pub enum AuditAction {
     Check(AuditCheckArgs),
     /// Evidence against replicas: signed statements that no correct one makes.
     Evidence(EvidenceArgs),
+    /// List the heights whose state can still be read, with their certified times, as each replica says. Exit 0
+    /// listed, 2 cannot tell.
+    Heights(AuditHeightsArgs),
 }
 
 /// `quorate audit evidence`.
@@ -109,6 +112,9 @@ pub struct AuditProveArgs {
     /// The file to write, which must not exist; `-` is standard output.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+    /// At this height instead of the highest one, or at the last one up to a time: 2026-01-31T12:00:00Z or @SECONDS.
+    #[arg(long, value_name = "HEIGHT|TIME")]
+    pub at: Option<At>,
     /// Ask as this user: what it may not search is no answer.
     #[arg(long, default_value_t = 0)]
     pub uid: u32,
@@ -168,4 +174,15 @@ pub struct HistoryArgs {
     /// The principal's key file, for a live cluster.
     #[arg(long, env = "QUORATE_KEY", value_name = "FILE")]
     pub key: Option<PathBuf>,
+}
+
+/// `quorate audit heights`.
+#[derive(Args, Debug)]
+pub struct AuditHeightsArgs {
+    /// Cluster and key.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
 }

@@ -6,7 +6,7 @@
 use crate::args::{AuditAction, AuditArgs, AuditExportArgs, AuditVerifyArgs, Output};
 use crate::commands::new_file::NewFile;
 use crate::commands::sources;
-use crate::commands::{connect, evidence, prove};
+use crate::commands::{connect, evidence, heights, prove};
 use crate::failure::{CommandResult, Failure};
 use crate::say;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -29,6 +29,7 @@ pub fn run(args: &AuditArgs) -> CommandResult {
         AuditAction::Prove(args) => prove::prove(args),
         AuditAction::Check(args) => prove::check(args),
         AuditAction::Evidence(args) => evidence::run(args),
+        AuditAction::Heights(args) => heights::list(args),
     };
     done.map_err(|failure| failure.with_code(CANNOT_TELL))
 }

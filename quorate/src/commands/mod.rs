@@ -5,6 +5,7 @@ pub mod bench;
 pub mod connect;
 pub mod dev;
 pub mod evidence;
+pub mod heights;
 pub mod init;
 pub mod key;
 pub mod mount;

@@ -19,6 +19,7 @@ mod leader_crash;
 #[cfg(feature = "faults")]
 mod linearizable;
 mod open_files;
+mod past;
 mod posix;
 mod readme;
 mod strangers;
