@@ -10,8 +10,9 @@ use quorate_store::state::{PruneCursor, State as Database, StateError};
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Heights that are kept unless the operator says otherwise.
-pub const HEIGHTS_DEFAULT: u64 = 1000;
+/// Heights that are kept unless the operator says otherwise: more than may be in flight, and so few that content
+/// which was removed does not stay for hours where few heights are made.
+pub const HEIGHTS_DEFAULT: u64 = 128;
 /// Time for which heights are kept unless the operator says otherwise: no listing takes longer.
 pub const TIME_DEFAULT: Duration = Duration::from_secs(300);
 /// Heights of which the time is remembered, spread over the time for which they are kept.

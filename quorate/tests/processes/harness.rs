@@ -289,12 +289,18 @@ impl Cluster {
 
     /// Four replicas, running, that keep so much of the past.
     pub fn start_keeping(heights: u64, seconds: u64) -> Self {
+        let cluster = Self::create_keeping(heights, seconds);
+        cluster.local.start_all().unwrap();
+        cluster
+    }
+
+    /// The same, and they do not run yet.
+    pub fn create_keeping(heights: u64, seconds: u64) -> Self {
         let mut cluster = Self::create();
         for replica in cluster.local.indices() {
             let keep = format!("--log {} --keep-heights {heights} --keep-seconds {seconds}", log_level());
             cluster.local.set_arguments(replica, keep.split(' ').map(Into::into).collect());
         }
-        cluster.local.start_all().unwrap();
         cluster
     }
 
