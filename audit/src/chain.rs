@@ -4,14 +4,17 @@
 //! header is bound to all headers below by hash and by log root, to its proposal by digest, and to the members
 //! by their signatures; with replay, also to the state by execution.
 
-use quorate_crypto::{CertificateError, CertificateKind, Hash, MemberSet, Verifier, encode};
-use quorate_execution::{Environment, GenesisError, State, check_static};
+use quorate_crypto::{Hash, MemberSet, Verifier, encode};
+use quorate_execution::{Environment, GenesisError, Receipts, State, check_static};
 use quorate_merkle::LogFrontier;
+use quorate_metadata::Error;
 use quorate_protocol::header::HEADER_VERSION;
 use quorate_protocol::peer::CommittedBatch;
-use quorate_protocol::{Genesis, Header, Height, Proposal, ReplicaIndex};
+use quorate_protocol::{Genesis, Header, Height, Proposal};
 
 use crate::report::{Breach, Progress, Rule};
+use crate::signatures::{Finding, Found, Signatures, Signed, ensure};
+use crate::trace::{Subject, Touch, Trace};
 
 /// How much is checked. The header chain, the certificates and the log always are.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -42,15 +45,12 @@ pub struct Auditor<'a> {
     log: LogFrontier,
     /// The state at `head`, when batches are executed again.
     state: Option<State>,
+    /// What the batch of `head` answered, when it was executed again.
+    receipts: Option<Receipts>,
+    /// The path or inode that is followed, and what the last height did to it.
+    trace: Option<Trace>,
+    touches: Vec<Touch>,
     progress: Progress,
-}
-
-/// What does not hold at the height at hand, and the replica that it is about.
-struct Finding(Rule, Option<ReplicaIndex>, String);
-
-/// Refuses unless something holds.
-fn ensure(holds: bool, rule: Rule, text: impl FnOnce() -> String) -> Result<(), Finding> {
-    if holds { Ok(()) } else { Err(Finding(rule, None, text())) }
 }
 
 impl<'a> Auditor<'a> {
@@ -70,6 +70,9 @@ impl<'a> Auditor<'a> {
             hash: state.hash(),
             log: LogFrontier::new(),
             state: policy.replay.then_some(state),
+            receipts: None,
+            trace: None,
+            touches: Vec::new(),
             progress: Progress::default(),
         })
     }
@@ -86,10 +89,45 @@ impl<'a> Auditor<'a> {
         self.head.height.saturating_add(1)
     }
 
+    /// The state at the head, if the policy says that batches are executed again.
+    #[must_use]
+    pub fn state(&self) -> Option<&State> {
+        self.state.as_ref()
+    }
+
+    /// The receipts of the height that was checked last, if its batch was executed again.
+    #[must_use]
+    pub fn receipts(&self) -> Option<&Receipts> {
+        self.receipts.as_ref()
+    }
+
+    /// Follows a path or an inode from now on, if the policy says that batches are executed again.
+    ///
+    /// # Errors
+    /// [`Error`], of the state.
+    pub fn trace(&mut self, subject: Subject) -> Result<(), Error> {
+        self.trace = match &self.state {
+            Some(state) => Some(Trace::new(subject, &state.as_view())?),
+            None => None,
+        };
+        Ok(())
+    }
+
+    /// What the height that was checked last did to what is followed, in order.
+    #[must_use]
+    pub fn touches(&self) -> &[Touch] {
+        &self.touches
+    }
+
     /// How far it has come.
     #[must_use]
     pub fn progress(&self) -> Progress {
         self.progress
+    }
+
+    /// What execution needs besides the state.
+    pub(crate) fn environment(&self) -> Environment<'_> {
+        Environment { cluster: self.cluster, members: &self.members, verifier: self.verifier }
     }
 
     /// Checks the next height. After a breach the auditor stays where it was.
@@ -97,13 +135,32 @@ impl<'a> Auditor<'a> {
     /// # Errors
     /// [`Breach`] names the height that had to come and the first rule that it breaks.
     pub fn check(&mut self, committed: &CommittedBatch) -> Result<(), Breach> {
-        let height = self.next_height();
-        self.advance(committed).map_err(|Finding(rule, replica, text)| Breach { height, replica, rule, text })
+        let found = Signatures::new(self.cluster, &self.members, self.verifier, self.policy).find(committed);
+        self.take(committed, found)
     }
 
-    fn advance(&mut self, committed: &CommittedBatch) -> Result<(), Finding> {
+    /// Checks the next height, whose signatures were checked before.
+    ///
+    /// # Errors
+    /// As [`Auditor::check`].
+    pub fn check_signed(&mut self, signed: Signed) -> Result<CommittedBatch, Breach> {
+        self.take(&signed.committed, signed.found)?;
+        Ok(signed.committed)
+    }
+
+    fn take(&mut self, committed: &CommittedBatch, found: Found) -> Result<(), Breach> {
+        let height = self.next_height();
+        self.advance(committed, found).map_err(|Finding(rule, replica, text)| Breach {
+            height,
+            replica,
+            rule,
+            text,
+        })
+    }
+
+    fn advance(&mut self, committed: &CommittedBatch, found: Found) -> Result<(), Finding> {
         let (header, proposal) = (&committed.batch.header, &committed.batch.proposal);
-        let hash = header.hash();
+        let Found { hash, signatures } = found;
         self.check_header(header)?;
         self.check_proposal(header, proposal)?;
         let mut log = self.log.clone();
@@ -111,11 +168,15 @@ impl<'a> Auditor<'a> {
         ensure(appended && log.root() == header.log_root, Rule::LogRoot, || {
             format!("the header has log root {}, the headers below it have {}", header.log_root, log.root())
         })?;
-        self.check_certificate(header, hash, committed)?;
-        self.check_envelopes(proposal)?;
-        let state = self.replay(header, hash, proposal)?;
+        signatures?;
+        let mut trace = self.trace.clone();
+        let (state, receipts) = self.replay(header, hash, proposal, trace.as_mut())?.unzip();
+        let damaged = |error: Error| Finding(Rule::Execution, None, error.to_string());
+        self.touches = trace.as_mut().map_or_else(|| Ok(Vec::new()), Trace::take).map_err(damaged)?;
+        self.trace = trace;
         self.log = log;
         self.state = state;
+        self.receipts = receipts;
         self.head = header.clone();
         self.hash = hash;
         let signatures = committed.certificate.signatures.len() as u64;
@@ -171,60 +232,32 @@ impl<'a> Auditor<'a> {
         )
     }
 
-    /// That a quorum signed COMMIT for this very header.
-    fn check_certificate(
+    /// Executes the batch again, if the policy says so, and compares the header.
+    fn replay(
         &self,
         header: &Header,
         hash: Hash,
-        committed: &CommittedBatch,
-    ) -> Result<(), Finding> {
-        let certificate = &committed.certificate;
-        ensure(certificate.kind == CertificateKind::Commit, Rule::Certificate, || {
-            "a prepare certificate stands for a commit certificate".to_owned()
-        })?;
-        let same = certificate.height == header.height && certificate.header_hash == hash;
-        ensure(same, Rule::Certificate, || {
-            let (height, named) = (certificate.height, certificate.header_hash);
-            format!("the certificate is of height {height} and header {named}, the header stored has {hash}")
-        })?;
-        certificate.verify(&self.cluster, &self.members, self.verifier).map_err(|error| {
-            let replica = match error {
-                CertificateError::Signature { index, .. } => Some(index),
-                _ => None,
-            };
-            Finding(Rule::Certificate, replica, error.to_string())
-        })
-    }
-
-    fn check_envelopes(&self, proposal: &Proposal) -> Result<(), Finding> {
-        if !self.policy.envelopes {
-            return Ok(());
-        }
-        for (index, envelope) in proposal.envelopes.iter().enumerate() {
-            envelope.verify(self.verifier).map_err(|error| {
-                Finding(Rule::EnvelopeSignature, None, format!("envelope {index}: {error}"))
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Executes the batch again, if the policy says so, and compares the header.
-    fn replay(&self, header: &Header, hash: Hash, proposal: &Proposal) -> Result<Option<State>, Finding> {
+        proposal: &Proposal,
+        trace: Option<&mut Trace>,
+    ) -> Result<Option<(State, Receipts)>, Finding> {
         let Some(state) = &self.state else { return Ok(None) };
-        let environment =
-            Environment { cluster: self.cluster, members: &self.members, verifier: self.verifier };
-        let executed = state
-            .execute(&environment, header.height, proposal, header.proposal)
-            .map_err(|fault| Finding(Rule::Execution, None, fault.to_string()))?;
+        let environment = self.environment();
+        let executed = match trace {
+            Some(trace) => {
+                state.execute_watched(&environment, header.height, proposal, header.proposal, trace)
+            }
+            None => state.execute(&environment, header.height, proposal, header.proposal),
+        };
+        let executed = executed.map_err(|fault| Finding(Rule::Execution, None, fault.to_string()))?;
         ensure(executed.state.hash() == hash, Rule::Execution, || {
             difference(header, executed.state.header())
         })?;
-        Ok(Some(executed.state))
+        Ok(Some((executed.state, executed.receipts)))
     }
 }
 
 /// The first field in which a certified header differs from the one that execution gives.
-fn difference(certified: &Header, executed: &Header) -> String {
+pub(crate) fn difference(certified: &Header, executed: &Header) -> String {
     let roots = [
         ("state root", certified.state_root, executed.state_root),
         ("receipts root", certified.receipts_root, executed.receipts_root),

@@ -8,18 +8,33 @@
 
 mod bundle;
 mod chain;
+mod described;
+mod differences;
 mod evidence;
+mod head;
 mod proven;
+mod receipt;
 mod report;
+mod signatures;
 mod source;
 mod statements;
+pub mod tlog;
+mod trace;
+mod transition;
 mod verify;
 
 pub use bundle::{BUNDLE_HEIGHT_BYTES_MAX, BUNDLE_MAGIC, BundleReader, BundleWriter, NoBundle};
 pub use chain::{Auditor, Policy};
+pub use described::{Detail, Details, operation_details, operation_kind, result_details};
+pub use differences::{Difference, Differences, PathNames, differences};
 pub use evidence::{Court, Guilt, NoProof, genesis_header, rule_of};
+pub use head::{Fork, Head, HeadFault, Heads, NoHead, check_head};
 pub use proven::{NoAnswer, PROVEN_MAGIC, ProvenAnswer};
+pub use receipt::{NoReceipt, RECEIPT_MAGIC, Receipt};
 pub use report::{Breach, Progress, Report, Rule, Verdict};
+pub use signatures::{Signatures, Signed};
 pub use source::{Source, SourceError};
 pub use statements::{StatementText, statement_name, statements};
-pub use verify::verify;
+pub use trace::{Aspect, Subject, Touch, Trace};
+pub use transition::{Judgement, NoTransition, TRANSITION_BYTES_MAX, TRANSITION_MAGIC, Transition};
+pub use verify::{SignedSource, follow, verify};

@@ -5,15 +5,13 @@
 //! The format is in `docs/SPEC/audit.md`, section 5.
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use quorate_crypto::{
-    CertificateError, CertificateKind, DecodeError, Hash, PublicKey, Verifier, decode, encode,
-};
+use quorate_crypto::{DecodeError, Hash, PublicKey, Verifier, decode, encode};
 use quorate_execution::{Answer, AnswerFault, Errno, check_answer};
 use quorate_protocol::client::ReadAnswer;
 use quorate_protocol::query::Query;
 use quorate_protocol::{Credential, Genesis, Header};
 
-use crate::evidence::genesis_header;
+use crate::head::{NoHead, check_head};
 
 /// What a file with a proven answer begins with.
 pub const PROVEN_MAGIC: [u8; 17] = *b"quorate proof v1\n";
@@ -45,18 +43,9 @@ pub enum NoAnswer {
     /// It is of another cluster.
     #[error("it is of cluster {0}")]
     Cluster(Hash),
-    /// The genesis that is trusted is none.
-    #[error("the genesis is refused: {0}")]
-    Genesis(String),
-    /// There is no certificate, and the header is not the genesis.
-    #[error("the header of height {0} has no certificate")]
-    Uncertified(u64),
-    /// The certificate is of another header, or only says that it was prepared.
-    #[error("the certificate is not a commit certificate of this header")]
-    OtherHeader,
-    /// The certificate does not hold.
-    #[error("the certificate does not hold: {0}")]
-    Certificate(#[from] CertificateError),
+    /// Nothing vouches for the header.
+    #[error(transparent)]
+    Header(#[from] NoHead),
     /// The pruned copy is not of the certified state, or does not hold the answer.
     #[error("{0}")]
     Answer(#[from] AnswerFault),
@@ -86,25 +75,12 @@ impl ProvenAnswer {
         genesis: &Genesis,
         verifier: &dyn Verifier,
     ) -> Result<Result<Answer, Errno>, NoAnswer> {
-        let ReadAnswer { header, proof, .. } = &self.answer;
+        let ReadAnswer { header, certificate, proof } = &self.answer;
         if self.cluster != genesis.cluster() {
             return Err(NoAnswer::Cluster(self.cluster));
         }
-        self.check_header(genesis, verifier)?;
+        check_head(header, certificate.as_ref(), genesis, verifier)?;
         Ok(check_answer(header, proof, &self.key, &self.credential, &self.query)?)
-    }
-
-    fn check_header(&self, genesis: &Genesis, verifier: &dyn Verifier) -> Result<(), NoAnswer> {
-        let ReadAnswer { header, certificate, .. } = &self.answer;
-        let Some(certificate) = certificate else {
-            let first = genesis_header(genesis).map_err(|error| NoAnswer::Genesis(error.to_string()))?;
-            return if *header == first { Ok(()) } else { Err(NoAnswer::Uncertified(header.height)) };
-        };
-        let named = (certificate.kind, certificate.height, certificate.header_hash);
-        if named != (CertificateKind::Commit, header.height, header.hash()) {
-            return Err(NoAnswer::OtherHeader);
-        }
-        Ok(certificate.verify(&self.cluster, &genesis.members, verifier)?)
     }
 
     /// The header whose state is shown.

@@ -43,7 +43,6 @@ pub const fn statement_name(kind: StatementKind) -> &'static str {
         StatementKind::Suspect => "SUSPECT",
         StatementKind::Envelope => "ENVELOPE",
         StatementKind::BlockReceipt => "BLOCK-RECEIPT",
-        StatementKind::LogHead => "LOG-HEAD",
         StatementKind::ConnectionProof => "CONNECTION-PROOF",
     }
 }

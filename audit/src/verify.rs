@@ -3,12 +3,37 @@
 //! Invariant: it stops at the first height that does not hold, and calls a history whole only when its
 //! source has said that nothing follows.
 
+use std::ops::ControlFlow;
+
 use quorate_crypto::Verifier;
 use quorate_protocol::Genesis;
+use quorate_protocol::peer::CommittedBatch;
 
 use crate::chain::{Auditor, Policy};
 use crate::report::{Breach, Progress, Report, Rule, Verdict};
+use crate::signatures::{Signatures, Signed};
 use crate::source::{Source, SourceError};
+
+/// Heights in order, each with its signatures checked; whether by whoever is asked for the next one, or ahead.
+pub trait SignedSource {
+    /// The next height; `None` after the last one.
+    ///
+    /// # Errors
+    /// [`SourceError`]; the verifier asks no more after it.
+    fn next(&mut self) -> Result<Option<Signed>, SourceError>;
+}
+
+/// A source whose signatures are checked one height after the other.
+struct OneByOne<'a> {
+    source: &'a mut dyn Source,
+    signatures: Signatures<'a>,
+}
+
+impl SignedSource for OneByOne<'_> {
+    fn next(&mut self) -> Result<Option<Signed>, SourceError> {
+        Ok(self.source.next()?.map(|committed| self.signatures.check(committed)))
+    }
+}
 
 /// Verifies all heights of a source against the genesis. `progress` is called after each height that holds.
 pub fn verify(
@@ -25,20 +50,35 @@ pub fn verify(
             return Report { verdict, progress: Progress::default(), head: None };
         }
     };
-    let verdict = loop {
+    let signatures = Signatures::new(genesis.cluster(), &genesis.members, verifier, policy);
+    let verdict = follow(&mut auditor, &mut OneByOne { source, signatures }, &mut |auditor, _| {
+        progress(&auditor.progress());
+        ControlFlow::Continue(())
+    });
+    Report { verdict, progress: auditor.progress(), head: Some(auditor.head().clone()) }
+}
+
+/// Lets an auditor check the heights of a source, from the one that it waits for on. `visit` sees each height that
+/// holds, and the auditor after it, and may end the audit; then what was seen holds.
+pub fn follow(
+    auditor: &mut Auditor<'_>,
+    source: &mut dyn SignedSource,
+    visit: &mut dyn FnMut(&Auditor<'_>, &CommittedBatch) -> ControlFlow<()>,
+) -> Verdict {
+    loop {
         let next = auditor.next_height();
         match source.next() {
-            Ok(None) => break Verdict::Holds,
-            Ok(Some(committed)) => match auditor.check(&committed) {
-                Ok(()) => progress(&auditor.progress()),
-                Err(breach) => break Verdict::Broken(breach),
+            Ok(None) => return Verdict::Holds,
+            Ok(Some(signed)) => match auditor.check_signed(signed) {
+                Ok(committed) if visit(auditor, &committed).is_break() => return Verdict::Holds,
+                Ok(_) => {}
+                Err(breach) => return Verdict::Broken(breach),
             },
-            Err(SourceError::Unavailable(text)) => break Verdict::CannotTell { height: next, text },
+            Err(SourceError::Unavailable(text)) => return Verdict::CannotTell { height: next, text },
             Err(SourceError::Damaged { height, text }) => {
                 let height = height.unwrap_or(next);
-                break Verdict::Broken(Breach { height, replica: None, rule: Rule::Readable, text });
+                return Verdict::Broken(Breach { height, replica: None, rule: Rule::Readable, text });
             }
         }
-    };
-    Report { verdict, progress: auditor.progress(), head: Some(auditor.head().clone()) }
+    }
 }

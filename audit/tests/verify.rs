@@ -1,155 +1,21 @@
 //! A generated chain holds; one byte flipped anywhere in it breaks the height that it belongs to.
 #![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::unwrap_used, clippy::panic)]
 
+mod common;
+
+use common::*;
 use proptest::prelude::*;
 use quorate_audit::{
-    BUNDLE_HEIGHT_BYTES_MAX, BundleReader, BundleWriter, NoAnswer, NoBundle, Policy, Progress, ProvenAnswer,
-    Report, Rule, SourceError, Verdict, verify,
+    BUNDLE_HEIGHT_BYTES_MAX, BundleReader, BundleWriter, NoAnswer, NoBundle, NoHead, Policy, Progress,
+    ProvenAnswer, Report, Rule, SourceError, Verdict, verify,
 };
-use quorate_crypto::{
-    Address, Bounded, Certificate, CertificateKind, Ed25519Signer, Ed25519Verifier, Hash, Member, MemberSet,
-    NodeSeed, Role, Signature, Signer, decode, encode,
-};
-use quorate_execution::{Answer, Environment, Errno, State};
+use quorate_crypto::{Bounded, Certificate, CertificateKind, Ed25519Verifier, Signer, decode, encode};
+use quorate_execution::{Answer, Errno, State};
 use quorate_protocol::client::ReadAnswer;
-use quorate_protocol::envelope::session_id;
 use quorate_protocol::file::Name;
-use quorate_protocol::genesis::{GENESIS_VERSION, Parameters};
-use quorate_protocol::operation::PrincipalRights;
 use quorate_protocol::peer::{Batch, CommittedBatch};
 use quorate_protocol::query::Query;
-use quorate_protocol::{
-    BatchTime, Credential, Envelope, EnvelopeBody, Genesis, Groups, Header, Operation, OperationBody,
-    Proposal, Vote, VoteKind,
-};
-
-const SECOND: u64 = 1_000_000_000;
-
-fn seed(number: u8) -> NodeSeed {
-    NodeSeed::from_bytes([number; 32])
-}
-
-fn member(index: u8) -> Member {
-    Member::from_seed(&seed(index), Address::try_from("127.0.0.1:7000".to_owned()).unwrap())
-}
-
-fn principal() -> Ed25519Signer {
-    Ed25519Signer::new(seed(100).derive(Role::Principal))
-}
-
-fn genesis() -> Genesis {
-    Genesis {
-        version: GENESIS_VERSION,
-        nonce: [1; 32],
-        time: BatchTime(1_700_000_000 * SECOND),
-        members: MemberSet::new(0, (0..4).map(member).collect()).unwrap(),
-        principal: principal().public(),
-        rights: PrincipalRights {
-            anyone: true,
-            administrator: true,
-            auditor: true,
-            uids: Bounded::new(),
-            gids: Bounded::new(),
-            squash_root: None,
-            realms: Bounded::new(),
-        },
-        parameters: Parameters::default(),
-        root: (0, 0, 0o755),
-        entropy: [2; 16],
-    }
-}
-
-/// The COMMITs of replicas for a header, as a certificate.
-fn certify(genesis: &Genesis, header: &Header, view: u64, replicas: &[u8]) -> Certificate {
-    let votes = replicas.iter().map(|replica| {
-        let mut vote = Vote {
-            kind: VoteKind::Commit,
-            epoch: 0,
-            view,
-            height: header.height,
-            header: header.hash(),
-            replica: *replica,
-            signature: Signature::ZERO,
-        };
-        let signer = Ed25519Signer::new(seed(*replica).derive(Role::Consensus));
-        vote.signature = signer.sign(&vote.statement(genesis.cluster()));
-        (vote.replica, vote.signature)
-    });
-    let kind = CertificateKind::Commit;
-    Certificate::assemble(
-        kind,
-        &genesis.members,
-        view,
-        header.height,
-        header.hash(),
-        votes.collect::<Vec<_>>(),
-    )
-    .unwrap()
-}
-
-fn envelope(cluster: Hash, first: u64, bodies: Vec<OperationBody>) -> Envelope {
-    let key = principal().public();
-    let operation = |body| Operation { credential: 0, requires: 0, at: None, body };
-    let body = EnvelopeBody {
-        cluster,
-        session: session_id(&cluster, &key, &[5; 32]),
-        key,
-        first,
-        valid_until: BatchTime(1_700_000_900 * SECOND),
-        credentials: Bounded::try_from(vec![Credential {
-            uid: 0,
-            gid: 0,
-            groups: Groups::Listed(Bounded::new()),
-        }])
-        .unwrap(),
-        operations: Bounded::try_collect(bodies.into_iter().map(operation)).unwrap(),
-    };
-    body.sign(&principal())
-}
-
-fn chain() -> (Genesis, Vec<CommittedBatch>) {
-    let (genesis, committed, _) = chain_and_state();
-    (genesis, committed)
-}
-
-/// Six heights: a registration, changes, an empty batch; and the state after them.
-fn chain_and_state() -> (Genesis, Vec<CommittedBatch>, State) {
-    let genesis = genesis();
-    let cluster = genesis.cluster();
-    let verifier = Ed25519Verifier::new();
-    let mut state = State::genesis(&genesis).unwrap();
-    let mkdir = |text: &str| OperationBody::Mkdir {
-        parent: 1,
-        name: Name::new(text.as_bytes()).unwrap(),
-        mode: 0o755,
-        umask: 0,
-        ino: None,
-        entropy: [7; 16],
-    };
-    let batches = [
-        vec![envelope(cluster, 0, vec![OperationBody::Register { nonce: [5; 32] }])],
-        vec![envelope(cluster, 1, vec![mkdir("a"), mkdir("b")])],
-        vec![],
-        vec![envelope(cluster, 3, vec![mkdir("c")]), envelope(cluster, 4, vec![mkdir("c")])],
-        vec![envelope(cluster, 4, vec![mkdir("d")])],
-        vec![envelope(cluster, 5, vec![OperationBody::CloseSession])],
-    ];
-    let mut committed = Vec::new();
-    for (index, envelopes) in batches.into_iter().enumerate() {
-        let time = state.header().time.plus(SECOND);
-        let proposal =
-            Proposal { parent: state.header().proposal, time, envelopes: envelopes.try_into().unwrap() };
-        let height = state.height() + 1;
-        let digest = proposal.digest(&cluster, 0, height);
-        let environment = Environment { cluster, members: &genesis.members, verifier: &verifier };
-        state = state.execute(&environment, height, &proposal, digest).unwrap().state;
-        let signers: &[u8] = if index % 2 == 0 { &[0, 1, 3] } else { &[0, 1, 2, 3] };
-        let certificate = certify(&genesis, state.header(), index as u64, signers);
-        committed
-            .push(CommittedBatch { batch: Batch { header: state.header().clone(), proposal }, certificate });
-    }
-    (genesis, committed, state)
-}
+use quorate_protocol::{BatchTime, Credential, Genesis, Groups, Header};
 
 fn audit(genesis: &Genesis, chain: &[CommittedBatch], policy: Policy) -> Report {
     let mut source = chain.iter().cloned().map(Ok);
@@ -478,15 +344,15 @@ fn what_certifies_an_answer_is_a_commit_certificate_of_its_header() {
     let (_, chain) = chain();
     let mut bad = good.clone();
     bad.answer.certificate = None;
-    assert_eq!(bad.check(&genesis, &verifier), Err(NoAnswer::Uncertified(6)));
+    assert_eq!(bad.check(&genesis, &verifier), Err(NoHead::Uncertified(6).into()));
     bad.answer.certificate = Some(chain[4].certificate.clone());
-    assert_eq!(bad.check(&genesis, &verifier), Err(NoAnswer::OtherHeader));
+    assert_eq!(bad.check(&genesis, &verifier), Err(NoHead::OtherHeader.into()));
     bad.answer.certificate = Some(certify(&genesis, &good.answer.header, 1, &[0, 1, 2]));
     assert!(bad.check(&genesis, &verifier).is_ok(), "any quorum will do");
     if let Some(certificate) = &mut bad.answer.certificate {
         certificate.kind = CertificateKind::Prepare;
     }
-    assert_eq!(bad.check(&genesis, &verifier), Err(NoAnswer::OtherHeader));
+    assert_eq!(bad.check(&genesis, &verifier), Err(NoHead::OtherHeader.into()));
     // The proof of one height under the certified header of another.
     let mut old = good.clone();
     old.answer.header = chain[3].batch.header.clone();

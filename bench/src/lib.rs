@@ -8,6 +8,7 @@ pub mod attacks;
 pub mod consensus;
 pub mod crash;
 mod field;
+pub mod history;
 #[cfg(feature = "faults")]
 mod hostile;
 pub mod meta;

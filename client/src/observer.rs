@@ -9,12 +9,13 @@ use quorate_crypto::SecretKey;
 use quorate_protocol::client::ReadAnswer;
 use quorate_protocol::peer::CommittedBatch;
 use quorate_protocol::query::Query;
-use quorate_protocol::{BatchTime, Credential, Header, Height};
+use quorate_protocol::{BatchTime, Credential, Header, Height, ReplicaIndex};
 use quorate_transport::ClusterFile;
 
 use crate::core::Core;
 use crate::error::ClientError;
 use crate::evidence::ShownEvidence;
+use crate::heads::ShownHeads;
 use crate::network::Network;
 use crate::options::ClientOptions;
 use crate::status::ClusterStatus;
@@ -101,6 +102,30 @@ impl Observer {
     /// [`ClientError::Invalid`] for a time before the genesis; as [`Observer::header`].
     pub async fn height_at(&self, time: BatchTime) -> Result<Header, ClientError> {
         crate::heights::height_at(&self.core, time).await
+    }
+
+    /// Asks every replica for the heads of the log that it signed. No signature is checked here.
+    pub async fn log_heads(&self) -> Vec<ShownHeads> {
+        crate::heads::heads(&self.core).await
+    }
+
+    /// Asks one replica for committed heights from this one on. Nothing of it is judged here, not even whether it
+    /// contradicts what is known.
+    ///
+    /// # Errors
+    /// Why the replica shows nothing, in words.
+    pub async fn history_of(
+        &self,
+        replica: ReplicaIndex,
+        from: Height,
+    ) -> Result<Vec<CommittedBatch>, String> {
+        crate::shown::history_of(&self.core, replica, from).await
+    }
+
+    /// Asks every replica whether it has sent a COMMIT for this height or a higher one (rule R4). Who does not answer
+    /// is left out; the answers are words.
+    pub async fn have_voted_for(&self, height: Height) -> Vec<(ReplicaIndex, bool)> {
+        crate::shown::have_voted_for(&self.core, height).await
     }
 
     /// Asks every replica for the evidence that it holds. Nothing of it is judged here.

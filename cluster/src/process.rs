@@ -29,6 +29,7 @@ pub fn spawn(
     arguments: &[OsString],
     environment: &[(OsString, OsString)],
 ) -> io::Result<Child> {
+    let directory = &directory.canonicalize()?;
     let log = OpenOptions::new().create(true).append(true).open(directory.join(LOG_FILE))?;
     let errors = log.try_clone()?;
     Command::new(binary)
@@ -42,6 +43,9 @@ pub fn spawn(
         .stderr(errors)
         // A group of its own: Ctrl-C in a terminal reaches `quorate dev`, which stops replicas in order.
         .process_group(0)
+        // Not where this process stands, which may be a mount of the cluster: nothing there would answer once the
+        // replicas are down, and it could not be unmounted.
+        .current_dir(directory)
         .spawn()
 }
 
@@ -81,15 +85,19 @@ pub fn running(directory: &Path) -> Option<Pid> {
     (!ended && names(&process, &arguments, directory)).then(|| Pid::from_raw(number))
 }
 
-/// Whether one of a process's arguments is this directory, by whatever path.
+/// Whether a process was told `--dir` with this directory, by whatever path. No other argument is looked up: the
+/// process may stand in a mount of this very cluster, where a look at a name waits for the replicas.
 fn names(process: &Path, arguments: &[u8], directory: &Path) -> bool {
     let Ok(wanted) = directory.canonicalize() else { return false };
     let own = process.join("cwd");
-    let mut arguments = arguments.split(|byte| *byte == 0).filter(|argument| !argument.is_empty());
-    arguments.any(|argument| {
-        let path = OsStr::from_bytes(argument.strip_prefix(b"--dir=").unwrap_or(argument));
-        own.join(path).canonicalize().is_ok_and(|found| found == wanted)
-    })
+    let mut arguments = arguments.split(|byte| *byte == 0);
+    let named = arguments.find_map(|argument| match argument.strip_prefix(b"--dir") {
+        Some([]) => Some(None),
+        Some([b'=', path @ ..]) => Some(Some(path)),
+        _ => None,
+    });
+    let Some(path) = named.and_then(|path| path.or_else(|| arguments.next())) else { return false };
+    own.join(OsStr::from_bytes(path)).canonicalize().is_ok_and(|found| found == wanted)
 }
 
 /// Waits until a process that was just started can be found by its pid file, or has ended.

@@ -36,8 +36,6 @@ pub enum StatementKind {
     Envelope = 8,
     /// A replica promises to keep the blocks under this root.
     BlockReceipt = 9,
-    /// The head of the log of headers at this height.
-    LogHead = 10,
     /// A connection belongs to the holder of the key; the digest covers the channel.
     ConnectionProof = 11,
 }

@@ -14,7 +14,7 @@ use quorate_crypto::{
 };
 use sha2::{Digest, Sha512};
 
-const KINDS: [StatementKind; 11] = [
+const KINDS: [StatementKind; 10] = [
     StatementKind::PrePrepare,
     StatementKind::Prepare,
     StatementKind::Commit,
@@ -24,7 +24,6 @@ const KINDS: [StatementKind; 11] = [
     StatementKind::Suspect,
     StatementKind::Envelope,
     StatementKind::BlockReceipt,
-    StatementKind::LogHead,
     StatementKind::ConnectionProof,
 ];
 

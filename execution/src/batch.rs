@@ -5,7 +5,6 @@
 //! uses up its own fails, an envelope that finds the batch's used up is skipped and keeps its numbers.
 
 use quorate_crypto::{Hash, MemberSet, Verifier};
-use quorate_merkle::Trie;
 use quorate_metadata::{Caller, Context, Errno, Error, Moment, View};
 use quorate_protocol::genesis::Parameters;
 use quorate_protocol::{
@@ -21,7 +20,7 @@ use crate::seal::seal;
 use crate::sessions::{self, Actor, Admitted, Place, admit};
 use crate::state::State;
 use crate::static_check::{StaticFault, checked_digests};
-use crate::view::{Changes, Overlay};
+use crate::view::{Base, Changes, Overlay};
 
 /// What one operation may spend; an access to a row costs one (see `view.rs`).
 pub const OPERATION_COST_MAX: u64 = 1 << 16;
@@ -73,38 +72,91 @@ impl State {
         proposal: &Proposal,
         digest: Hash,
     ) -> Result<Executed, StaticFault> {
+        self.execute_on(self.trie(), environment, height, proposal, digest, &mut Unwatched)
+    }
+
+    /// As [`State::execute`], and shows each operation that was applied to `watch`.
+    ///
+    /// # Errors
+    /// As for [`State::execute`].
+    pub fn execute_watched(
+        &self,
+        environment: &Environment<'_>,
+        height: Height,
+        proposal: &Proposal,
+        digest: Hash,
+        watch: &mut dyn Watch,
+    ) -> Result<Executed, StaticFault> {
+        self.execute_on(self.trie(), environment, height, proposal, digest, watch)
+    }
+
+    /// Executes with reads that end in `base`, which shows the rows of this state's trie.
+    pub(crate) fn execute_on<B: Base>(
+        &self,
+        base: &B,
+        environment: &Environment<'_>,
+        height: Height,
+        proposal: &Proposal,
+        digest: Hash,
+        watch: &mut dyn Watch,
+    ) -> Result<Executed, StaticFault> {
         let digests = checked_digests(&environment.cluster, self.header(), height, proposal)?;
-        let mut batch = Batch::new(self, environment, height, proposal.time);
+        let moment = Moment { height, time: proposal.time };
+        let mut batch = Batch::new(self, base, environment, moment, watch);
         batch.prologue(self.header().time);
         for (envelope, digest) in proposal.envelopes.iter().zip(digests) {
             batch.envelope(envelope, digest);
         }
         batch.epilogue();
         let Batch { overlay, leaves, advanced, .. } = batch;
-        seal(self, environment, (height, proposal.time, digest), overlay.into_changes(), leaves, advanced)
+        let changes = overlay.into_changes();
+        base.changing(&changes);
+        seal(self, environment, (height, proposal.time, digest), changes, leaves, advanced)
     }
 }
 
+/// Sees what the operations of a batch do while it is executed again, for an audit.
+pub trait Watch {
+    /// The operation with this index in the batch was applied: the rows that it put (`Some`) or took out, and the
+    /// state with them and with all that came before in the batch.
+    fn applied(&mut self, index: u32, changes: &Changes, after: &dyn View);
+}
+
+/// Nobody looks on.
+pub(crate) struct Unwatched;
+
+impl Watch for Unwatched {
+    fn applied(&mut self, _index: u32, _changes: &Changes, _after: &dyn View) {}
+}
+
 /// A batch at work.
-struct Batch<'a> {
+struct Batch<'a, B: Base> {
     checker: ReceiptChecker<'a>,
     parameters: &'a Parameters,
     moment: Moment,
     /// Global number of the first operation.
     first_operation: u64,
-    overlay: Overlay<'a, Trie>,
+    overlay: Overlay<'a, B>,
+    watch: &'a mut dyn Watch,
     leaves: Vec<ReceiptLeaf>,
     advanced: Vec<(SessionId, u64)>,
 }
 
-impl<'a> Batch<'a> {
-    fn new(state: &'a State, environment: &'a Environment<'a>, height: Height, time: BatchTime) -> Self {
+impl<'a, B: Base> Batch<'a, B> {
+    fn new(
+        state: &'a State,
+        base: &'a B,
+        environment: &'a Environment<'a>,
+        moment: Moment,
+        watch: &'a mut dyn Watch,
+    ) -> Self {
         Batch {
             checker: ReceiptChecker::new(environment),
             parameters: state.parameters(),
-            moment: Moment { height, time },
+            moment,
             first_operation: state.next_operation(),
-            overlay: Overlay::new(state.trie()),
+            overlay: Overlay::new(base),
+            watch,
             leaves: Vec::new(),
             advanced: Vec::new(),
         }
@@ -244,7 +296,10 @@ impl<'a> Batch<'a> {
         match &outcome {
             // Nothing was applied, whatever was put on the way (rule S4).
             Ok(Reply::NeedsFold { .. }) | Err(_) => self.overlay.drop_operation(),
-            Ok(_) => self.overlay.keep(),
+            Ok(_) => {
+                self.watch.applied(self.index(), self.overlay.pending(), &self.overlay);
+                self.overlay.keep();
+            }
         }
         outcome
     }

@@ -81,6 +81,20 @@ impl State {
     ) -> Result<Answered, AnswerError> {
         answer(self.trie(), key, credential, query)
     }
+
+    /// Evaluates a query for root, whom nothing is kept from, and proves nothing: for who holds the whole state and
+    /// has checked it, such as an auditor.
+    ///
+    /// # Errors
+    /// [`AnswerError::Damaged`]. An absence is an outcome, not an error.
+    pub fn inspect(&self, query: &Query) -> Result<Result<Answer, Errno>, AnswerError> {
+        let reader = Reader { caller: &Caller::root(), session: None };
+        match quorate_metadata::read(&Overlay::new(self.trie()), &reader, query) {
+            Ok(answer) => Ok(Ok(answer)),
+            Err(Error::Errno(errno)) => Ok(Err(errno)),
+            Err(error) => Err(AnswerError::Damaged(error)),
+        }
+    }
 }
 
 /// Answers a query from a full trie.

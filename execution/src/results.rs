@@ -7,6 +7,7 @@
 use quorate_crypto::{Bounded, Certificate, Hash, encode};
 use quorate_merkle::{InclusionPath, ReceiptsError, ReceiptsTree, verify_inclusion};
 use quorate_protocol::client::EnvelopeResults;
+use quorate_protocol::limits::PATH_HASHES_MAX;
 use quorate_protocol::{Envelope, Header, OperationResult, ReceiptLeaf, SessionId};
 
 /// Why the results of an envelope are refused: the fault of the replica that sent them.
@@ -76,6 +77,13 @@ impl Receipts {
         u32::try_from(position).ok()
     }
 
+    /// The path of the receipt with this index in the batch; `None` when there is none.
+    #[must_use]
+    pub fn path(&self, position: u32) -> Option<Bounded<Hash, PATH_HASHES_MAX>> {
+        let path = self.tree.prove(position).ok()?;
+        Bounded::try_collect(path.hashes.iter().copied()).ok()
+    }
+
     /// The results, with paths, of the envelope whose first operation is number `first_index` of the batch.
     /// `None` when no envelope starts there.
     #[must_use]
@@ -93,8 +101,7 @@ impl Receipts {
         let mut index = first_index;
         for (_, leaf) in (0_u32..).zip(self.leaves.iter().skip(start)).take_while(same) {
             results.push(leaf.result.clone()).ok()?;
-            let path = self.tree.prove(index).ok()?;
-            paths.push(Bounded::try_collect(path.hashes.iter().copied()).ok()?).ok()?;
+            paths.push(self.path(index)?).ok()?;
             index = index.checked_add(1)?;
         }
         let header = header.clone();

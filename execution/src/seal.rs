@@ -67,7 +67,7 @@ pub(crate) fn seal(
 fn differing(parent: &State, changes: &mut Changes) -> u64 {
     let mut count = parent.row_count();
     changes.retain(|key, after| {
-        // A full trie always answers.
+        // A full trie always answers; a pruned one was asked before.
         let before = parent.trie().get(&TrieKey(*key)).unwrap_or(None);
         count = match (&before, &after) {
             (None, Some(_)) => count.saturating_add(1),
@@ -82,13 +82,9 @@ fn differing(parent: &State, changes: &mut Changes) -> u64 {
 /// The trie with the changes.
 pub(crate) fn applied(trie: &Trie, changes: &Changes) -> Trie {
     let mut after = trie.clone();
-    for (key, value) in changes {
-        // A full trie lacks nothing, so neither can fail.
-        let _full = match value {
-            Some(value) => after.insert(TrieKey(*key), value.clone()),
-            None => after.remove(&TrieKey(*key)).map(drop),
-        };
-    }
+    let keys: Vec<TrieKey> = changes.keys().map(|key| TrieKey(*key)).collect();
+    // A full trie lacks nothing, and of a pruned one `Base::changing` has asked for each of these keys.
+    let _complete = after.apply(keys.iter().zip(changes.values()));
     after
 }
 

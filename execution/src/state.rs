@@ -247,6 +247,11 @@ impl State {
         self.view().get(key).unwrap_or(None)
     }
 
+    /// The rows as `quorate_metadata` reads them, for auditors.
+    pub fn as_view(&self) -> impl View + '_ {
+        self.view()
+    }
+
     fn view(&self) -> Overlay<'_, Trie> {
         Overlay::new(self.trie())
     }

@@ -33,6 +33,9 @@ pub(crate) trait Base {
         end: Option<&Key>,
         hidden: &dyn Fn(&Key) -> bool,
     ) -> Result<Option<(Key, Value)>, Missing>;
+
+    /// Told at the end which rows a batch puts or takes out; what they were before is asked then as well.
+    fn changing(&self, _changes: &Changes) {}
 }
 
 impl Base for Trie {
@@ -94,6 +97,56 @@ impl Base for Recorder<'_> {
         }
         Ok(found)
     }
+
+    fn changing(&self, changes: &Changes) {
+        let mut touched = self.touched.borrow_mut();
+        for key in changes.keys() {
+            touched.key(TrieKey(*key));
+        }
+    }
+}
+
+/// A pruned copy that notes whether it lacked anything that was asked: then nothing that came of it counts.
+pub(crate) struct Pruned<'a> {
+    trie: &'a Trie,
+    lacks: Cell<Option<Missing>>,
+}
+
+impl<'a> Pruned<'a> {
+    pub(crate) fn new(trie: &'a Trie) -> Self {
+        Pruned { trie, lacks: Cell::new(None) }
+    }
+
+    /// The first row that it lacked.
+    pub(crate) fn lacks(&self) -> Option<Missing> {
+        self.lacks.get()
+    }
+
+    fn noted<T>(&self, answer: Result<T, Missing>) -> Result<T, Missing> {
+        answer.inspect_err(|missing| self.lacks.set(self.lacks.get().or(Some(*missing))))
+    }
+}
+
+impl Base for Pruned<'_> {
+    fn get(&self, key: &Key) -> Result<Option<Value>, Missing> {
+        self.noted(Base::get(self.trie, key))
+    }
+
+    fn next(
+        &self,
+        from: &Key,
+        end: Option<&Key>,
+        hidden: &dyn Fn(&Key) -> bool,
+    ) -> Result<Option<(Key, Value)>, Missing> {
+        self.noted(Base::next(self.trie, from, end, hidden))
+    }
+
+    fn changing(&self, changes: &Changes) {
+        for key in changes.keys() {
+            // Noted where it is lacking.
+            let _answer = self.get(key);
+        }
+    }
 }
 
 /// The changes of a batch, and of the operation at work, over a base.
@@ -121,6 +174,11 @@ impl<'a, B: Base> Overlay<'a, B> {
     pub(crate) fn begin(&mut self, limit: u64) {
         self.operation.clear();
         self.limit = self.spent.get().saturating_add(limit);
+    }
+
+    /// What the operation at work has changed.
+    pub(crate) fn pending(&self) -> &Changes {
+        &self.operation
     }
 
     /// Keeps what the operation changed.

@@ -8,12 +8,14 @@ use std::collections::BTreeMap;
 use common::*;
 use proptest::prelude::*;
 use quorate_crypto::Bounded;
-use quorate_execution::{State, StaticFault, check_static};
+use quorate_execution::{State, StatelessFault, StaticFault, check_static, execute_stateless};
+use quorate_merkle::{Key, PartialTrie, Touched};
 use quorate_protocol::file::Name;
 use quorate_protocol::operation::{Authority, OpenMode, Piece, RenameMode, SetXattrMode, WriteAt};
 use quorate_protocol::time::SetTime;
 use quorate_protocol::{
-    BatchTime, Envelope, Operation, OperationBody, OperationResult, SessionId, SkipReason, Timestamp,
+    BatchTime, Envelope, Header, Operation, OperationBody, OperationResult, Proposal, SessionId, SkipReason,
+    Timestamp,
 };
 
 fn name_of() -> impl Strategy<Value = Name> {
@@ -203,6 +205,35 @@ fn check_receipts(
     assert_eq!(leaves.count(), 0);
 }
 
+/// A pruned copy of the state gives the same header; one that holds less gives nothing, and none gives another.
+fn check_stateless(chain: &Chain, before: &State, proposal: &Proposal, header: &Header) {
+    let environment = chain.environment();
+    let digest = header.proposal;
+    let again =
+        |copy: &[u8]| execute_stateless(&environment, before.header(), before.log(), copy, proposal, digest);
+    let (copy, executed) = before.witness(&environment, header.height, proposal, digest).unwrap();
+    assert_eq!(executed.state.header(), header);
+    assert_eq!(again(&copy).as_ref(), Ok(header));
+    let full = PartialTrie::decode(&copy).unwrap();
+    let rows = before.rows().map(|(key, _)| Key(key));
+    let rows: Vec<Key> = rows.filter(|key| matches!(full.get(key), Ok(Some(_)))).collect();
+    for left_out in &rows {
+        let mut touched = Touched::new();
+        rows.iter().filter(|key| *key != left_out).for_each(|key| touched.key(*key));
+        let fewer = full.prove(&touched).unwrap();
+        let outcome = again(&fewer);
+        assert!(
+            outcome.as_ref() == Ok(header) || matches!(outcome, Err(StatelessFault::Incomplete(_))),
+            "without {left_out:?}: {outcome:?}"
+        );
+    }
+    for index in 0..copy.len() {
+        let mut other = copy.clone();
+        other[index] ^= 1;
+        assert!(matches!(again(&other), Err(StatelessFault::Copy(_))), "byte {index}");
+    }
+}
+
 /// The state again from its rows, as a replica that starts or was given the state would make it.
 fn restored(state: &State, cluster: quorate_crypto::Hash) -> State {
     State::restore(cluster, state.header().clone(), state.log().clone(), state.rows()).unwrap()
@@ -228,8 +259,10 @@ proptest! {
                 }
             }
             let proposal = chain.proposal(seconds * SECOND, envelopes.clone());
+            let before = chain.state().clone();
             let executed = chain.step(seconds * SECOND, envelopes.clone());
             check_receipts(&mut next, &envelopes, &executed);
+            check_stateless(&chain, &before, &proposal, executed.state.header());
             other = chain.execute_on(&restored(&other, chain.cluster()), &proposal).state;
             prop_assert_eq!(other.header(), executed.state.header());
             prop_assert_eq!(other.wake_at(), executed.wake_at);

@@ -1,12 +1,18 @@
-//! Seeds of what lies in files that people handle: cluster and key files, bundles, proofs.
+//! Seeds of what lies in files that people handle: cluster and key files, policies, bundles, proofs, receipts.
 //!
 //! Invariant: everything here is a function of constants.
 
-use quorate_audit::{BundleWriter, ProvenAnswer};
-use quorate_crypto::{Address, Ed25519Signer, NodeSeed, SecretKey, Signer};
+use quorate_audit::{BundleWriter, Judgement, ProvenAnswer, Receipt, Transition};
+use quorate_crypto::{
+    Address, Certificate, CertificateKind, Ed25519Signer, Ed25519Verifier, NodeSeed, Role, SecretKey, Signer,
+    Statement,
+};
+use quorate_execution::Environment;
+use quorate_protocol::Header;
 use quorate_protocol::client::ReadAnswer;
+use quorate_protocol::peer::{Batch, CommittedBatch};
 use quorate_protocol::query::Query;
-use quorate_transport::{ClusterFile, KeyFile};
+use quorate_transport::{ClusterFile, KeyFile, PolicyFile};
 
 use crate::chain;
 use crate::samples::{answer, cluster, committed, credential, name};
@@ -19,6 +25,12 @@ pub fn cluster_file() -> Vec<Vec<u8>> {
         moved.to_toml().into_bytes(),
         b"format = \"quorate-cluster\"\n".to_vec(),
     ]
+}
+
+pub fn policy_file() -> Vec<Vec<u8>> {
+    let policy = PolicyFile::new(chain::genesis()).to_toml();
+    let more = format!("# of the auditors\n{policy}").replacen("quorum = 3", "quorum = 1", 1);
+    vec![policy.into_bytes(), more.into_bytes(), b"format = \"quorate-policy\"\n".to_vec()]
 }
 
 pub fn bundle() -> Vec<Vec<u8>> {
@@ -41,6 +53,79 @@ pub fn proven() -> Vec<Vec<u8>> {
     };
     let uncertified = ReadAnswer { certificate: None, ..answer() };
     [answer(), uncertified].map(|answer| answered(answer).to_file()).into()
+}
+
+/// The COMMITs of three members of the chain's genesis.
+fn certify(header: &Header) -> Certificate {
+    let (members, kind) = (chain::members(), CertificateKind::Commit);
+    let statement = Statement {
+        cluster: header.cluster,
+        epoch: 0,
+        kind: kind.statement_kind(),
+        view: 0,
+        height: header.height,
+        digest: header.hash(),
+    };
+    let vote = |index: u8| {
+        let signer = Ed25519Signer::new(chain::seed(index).derive(Role::Consensus));
+        (index, signer.sign(&statement))
+    };
+    let votes: Vec<_> = [0, 1, 3].map(vote).into();
+    Certificate::assemble(kind, &members, 0, header.height, header.hash(), votes).expect("a quorum")
+}
+
+/// Receipts that hold: of a registration, and of the second operation of an envelope.
+pub fn receipt() -> Vec<Vec<u8>> {
+    let mut chain = chain::Chain::new();
+    let mut client = chain::Client::new(chain.cluster(), 0, 1);
+    let signer = Ed25519Signer::new(chain::principal_secret(0));
+    let until = chain.state().header().time.plus(chain::SECOND);
+    let bodies = vec![chain::mkdir(1, "a", 0o755), chain::mkdir(1, "a", 0o700)];
+    let envelopes = [client.register(until), client.envelope(bodies)];
+    let mut files = Vec::new();
+    for (position, envelope) in (0..).zip(envelopes) {
+        let executed = chain.step(1000, vec![envelope.body.sign(&signer)]);
+        let header = executed.state.header().clone();
+        let proposal = chain.proposals.last().expect("a step").clone();
+        let certificate = certify(&header);
+        let committed = CommittedBatch { batch: Batch { header, proposal }, certificate };
+        let receipt = Receipt::of(&committed, &executed.receipts, position).expect("an operation");
+        receipt.check(&chain.genesis, &Ed25519Verifier::new()).expect("a receipt that holds");
+        files.push(receipt.to_file());
+    }
+    files
+}
+
+/// The first two heights of a chain, each with the copy that its execution needs.
+pub fn transition() -> Vec<Vec<u8>> {
+    let mut chain = chain::Chain::new();
+    let mut client = chain::Client::new(chain.cluster(), 0, 1);
+    let signer = Ed25519Signer::new(chain::principal_secret(0));
+    let until = chain.state().header().time.plus(chain::SECOND);
+    let envelopes = [client.register(until), client.envelope(vec![chain::mkdir(1, "a", 0o755)])];
+    let verifier = Ed25519Verifier::new();
+    let mut files = Vec::new();
+    for envelope in envelopes {
+        let below = chain.state().clone();
+        let header = chain.step(1000, vec![envelope.body.sign(&signer)]).state.header().clone();
+        let proposal = chain.proposals.last().expect("a step").clone();
+        let environment =
+            Environment { cluster: chain.cluster(), members: &chain.genesis.members, verifier: &verifier };
+        let (copy, _) = below
+            .witness(&environment, header.height, &proposal, header.proposal)
+            .expect("a small batch has a small copy");
+        let certificate = certify(&header);
+        let made = Transition {
+            cluster: chain.cluster(),
+            below: below.header().clone(),
+            log: below.log().clone(),
+            copy: copy.try_into().expect("a small copy"),
+            committed: CommittedBatch { batch: Batch { header, proposal }, certificate },
+        };
+        assert_eq!(made.judge(&chain.genesis, &verifier), Ok(Judgement::Holds));
+        files.push(made.to_file());
+    }
+    files
 }
 
 pub fn key_file() -> Vec<Vec<u8>> {

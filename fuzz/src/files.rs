@@ -6,11 +6,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
-use quorate_audit::{BundleReader, BundleWriter, ProvenAnswer, Source as _};
+use quorate_audit::{
+    BundleReader, BundleWriter, Judgement, ProvenAnswer, Receipt, Source as _, Transition, operation_details,
+    result_details,
+};
 use quorate_crypto::Ed25519Verifier;
 use quorate_protocol::limits::FRAME_BYTES_MAX;
 use quorate_transport::frame::{FrameError, FrameReader};
-use quorate_transport::{ClusterFile, KeyFile};
+use quorate_transport::{ClusterFile, KeyFile, PolicyFile};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::memory::{bounded, decoding};
@@ -101,6 +104,15 @@ pub fn cluster_file(data: &[u8]) {
     }
 }
 
+/// A policy: what parses is written and parsed again to the same, and says nothing that its genesis does not.
+pub fn policy_file(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(policy) = decoding(data.len(), || PolicyFile::parse(text).ok()).ok_or(()) {
+        assert_eq!(PolicyFile::parse(&policy.to_toml()).as_ref().ok(), Some(&policy));
+        assert!(text.contains(&policy.genesis().cluster().to_string()));
+    }
+}
+
 /// A key file: what reads is written and read again to the same key, and no other file can be read or exposed.
 pub fn key_file(data: &[u8]) {
     let directory = tempfile::tempdir().expect("a temporary directory");
@@ -151,4 +163,24 @@ pub fn proven(data: &[u8]) {
     let Ok(read) = decoding(data.len(), || ProvenAnswer::from_file(data)) else { return };
     assert_eq!(read.to_file(), data, "a proof reads as another one");
     let _ = read.check(&crate::chain::genesis(), &Ed25519Verifier::new());
+}
+
+/// A transition: what is read is written again to the same bytes; executing it on whatever copy never panics, and
+/// what three correct replicas signed convicts none of them.
+pub fn transition(data: &[u8]) {
+    let Ok(read) = decoding(data.len(), || Transition::from_file(data)) else { return };
+    assert_eq!(read.to_file(), data, "a transition reads as another one");
+    let judged = read.judge(&crate::chain::genesis(), &Ed25519Verifier::new());
+    assert!(!matches!(judged, Ok(Judgement::Broken { .. })), "correct replicas are convicted");
+}
+
+/// A receipt: what is read is written again to the same bytes; checking and describing it never panics.
+pub fn receipt(data: &[u8]) {
+    let Ok(read) = decoding(data.len(), || Receipt::from_file(data)) else { return };
+    assert_eq!(read.to_file(), data, "a receipt reads as another one");
+    let _ = read.check(&crate::chain::genesis(), &Ed25519Verifier::new());
+    let _ = result_details(&read.result);
+    for operation in &read.envelope.body.operations {
+        let _ = operation_details(&operation.body);
+    }
 }

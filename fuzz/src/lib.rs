@@ -25,6 +25,7 @@ mod segments;
 mod source;
 mod step;
 mod support;
+mod tlog;
 mod trie;
 
 use std::path::PathBuf;
@@ -68,8 +69,15 @@ pub const TARGETS: &[Target] = &[
     target("rows", 16 * KIB, decoders::rows, samples::rows),
     target("frames", 128 * KIB, files::frames, samples::frames),
     target("cluster_file", 16 * KIB, files::cluster_file, file_samples::cluster_file),
+    target("policy_file", 16 * KIB, files::policy_file, file_samples::policy_file),
     target("bundle", 64 * KIB, files::bundle, file_samples::bundle),
     target("proven", 64 * KIB, files::proven, file_samples::proven),
+    target("tlog_note", 16 * KIB, tlog::note, tlog::note_seeds),
+    target("tlog_policy", 16 * KIB, tlog::policy, tlog::policy_seeds),
+    target("tlog_proof", 16 * KIB, tlog::proof, tlog::proof_seeds),
+    target("tlog_tiles", 16 * KIB, tlog::tiles, tlog::tile_seeds),
+    target("receipt", 64 * KIB, files::receipt, file_samples::receipt),
+    target("transition", 64 * KIB, files::transition, file_samples::transition),
     target("key_file", KIB, files::key_file, file_samples::key_file),
     target("segment", 4 * KIB, segments::segment, samples::noise),
     target("log_reader", KIB, segments::log_reader, samples::noise),

@@ -448,6 +448,7 @@ pub fn client_request() -> Vec<Vec<u8>> {
     let mut seeds: Vec<Vec<u8>> = requests.iter().map(encode).collect();
     seeds.extend(golden("client.evidence "));
     seeds.extend(queries().into_iter().map(|query| encode(&ClientRequest::Read(read(query)))));
+    seeds.extend(golden("client.log-heads "));
     seeds
 }
 
@@ -467,7 +468,9 @@ pub fn client_reply() -> Vec<Vec<u8>> {
         ClientReply::Refused { refusal: Refusal::NotRetained { horizon: 3, applied: 7 }, text },
         ClientReply::Header(CertifiedHeader { header: header(), certificate: Some(committed().certificate) }),
     ];
-    replies.iter().map(encode).collect()
+    let mut seeds: Vec<Vec<u8>> = replies.iter().map(encode).collect();
+    seeds.extend(golden("client.signed-log-heads "));
+    seeds
 }
 
 /// One piece of each kind whose bytes the golden file spells out, and a file.

@@ -39,7 +39,7 @@ pub fn diff<'a>(old: &'a Trie, new: &'a Trie) -> Diff<'a> {
         (None, Some(new)) => vec![Task::New(new)],
         (None, None) => Vec::new(),
     };
-    Diff { tasks, position: Key::MIN }
+    Diff { tasks, position: Key::MIN, visited: 0 }
 }
 
 /// What is left to do for one range of keys.
@@ -56,9 +56,16 @@ pub struct Diff<'a> {
     /// The next task last. At most two for each level of either trie.
     tasks: Vec<Task<'a>>,
     position: Key,
+    visited: u64,
 }
 
 impl<'a> Diff<'a> {
+    /// Nodes that were looked at so far, those of both tries counted: the cost.
+    #[must_use]
+    pub fn visited(&self) -> u64 {
+        self.visited
+    }
+
     fn push(&mut self, first: Task<'a>, second: Task<'a>) {
         self.tasks.push(second);
         self.tasks.push(first);
@@ -107,6 +114,8 @@ impl<'a> Diff<'a> {
     }
 
     fn step(&mut self, task: Task<'a>) -> Result<Option<Change>, Missing> {
+        let nodes = if matches!(task, Task::Compare(..)) { 2 } else { 1 };
+        self.visited = self.visited.saturating_add(nodes);
         match task {
             Task::Compare(old, new) => {
                 if old.is_same(new) || old.hash() == new.hash() {

@@ -224,6 +224,12 @@ pub fn kind_of(key: &Key) -> u8 {
     number_at(key, 1).to_be_bytes().last().copied().unwrap_or(0)
 }
 
+/// The inode that a row belongs to; at or above [`INO_END`] for rows of blocks and of the system.
+#[must_use]
+pub fn ino_of(key: &Key) -> Ino {
+    number_at(key, 0)
+}
+
 /// The index of a content row.
 #[must_use]
 pub fn content_index(key: &Key) -> u64 {

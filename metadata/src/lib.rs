@@ -9,6 +9,7 @@
 pub mod context;
 pub mod errno;
 pub mod keys;
+pub mod navigate;
 pub mod permission;
 pub mod rows;
 pub mod view;

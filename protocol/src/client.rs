@@ -9,6 +9,7 @@ use crate::limits::{
     BLOCK_BYTES_MAX, BLOCKS_PER_RECEIPT_MAX, ERROR_TEXT_BYTES_MAX, OPERATIONS_PER_ENVELOPE_MAX,
     PATH_HASHES_MAX, PROOF_BYTES_MAX, REPLICAS_MAX,
 };
+use crate::log_head::SignedLogHeads;
 use crate::peer::CommittedBatch;
 use crate::query::ReadRequest;
 use crate::{Credential, Envelope, Epoch, Header, Height, Ino, OperationResult, SessionId, View, Vote};
@@ -86,6 +87,8 @@ pub enum ClientRequest {
         /// Digest after which the page begins; zeros for the first one.
         after: Hash,
     },
+    /// The last heads of the log that the replica signed (rule R6).
+    LogHeads,
     /// The header of a committed height, with its certificate.
     Header {
         /// The height.
@@ -229,6 +232,8 @@ pub enum ClientReply {
     },
     /// Evidence, which whoever asked verifies.
     Evidence(EvidencePage),
+    /// Signed heads of the log, which whoever asked verifies.
+    LogHeads(SignedLogHeads),
     /// A header.
     Header(CertifiedHeader),
 }

@@ -13,6 +13,7 @@ pub mod file;
 pub mod genesis;
 pub mod header;
 pub mod limits;
+pub mod log_head;
 pub mod operation;
 pub mod peer;
 pub mod proposal;

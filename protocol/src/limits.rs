@@ -73,3 +73,5 @@ pub const EVIDENCE_PER_PAGE_MAX: usize = 32;
 pub const EVIDENCE_PAGE_BYTES_TARGET: usize = 4 << 20;
 /// Pieces of evidence that one message offers.
 pub const EVIDENCE_OFFERS_MAX: usize = 256;
+/// Heads of the log that a replica keeps after it signed them, and shows.
+pub const LOG_HEADS_MAX: usize = 16;

@@ -13,6 +13,7 @@ use quorate_protocol::evidence::*;
 use quorate_protocol::file::*;
 use quorate_protocol::genesis::{Genesis, Parameters};
 use quorate_protocol::limits::{OPERATIONS_PER_ENVELOPE_MAX, OPERATIONS_PER_PROPOSAL_MAX};
+use quorate_protocol::log_head::*;
 use quorate_protocol::operation::*;
 use quorate_protocol::peer::*;
 use quorate_protocol::query::*;
@@ -477,6 +478,11 @@ fn golden_cr4_every_type_has_one_encoding() {
     pin(&mut out, "client.evidence", &ClientRequest::Evidence { after: hash(1) });
     let page = EvidencePage { pieces: pieces().try_into().unwrap(), more: true };
     pin(&mut out, "client.evidence-page", &ClientReply::Evidence(page));
+    pin(&mut out, "client.log-heads", &ClientRequest::LogHeads);
+    let head = LogHead { size: 9, root: hash(1) };
+    let head = SignedLogHead { head, note: Signature([2; 64]), time: 7, cosignature: Signature([3; 64]) };
+    let heads = vec![head].try_into().unwrap();
+    pin(&mut out, "client.signed-log-heads", &ClientReply::LogHeads(heads));
     pin(&mut out, "notice.commits", &Notice::Commits(vec![vote()].try_into().unwrap()));
 
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/encodings.txt");

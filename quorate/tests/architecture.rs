@@ -22,7 +22,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("metadata", &["crypto", "protocol"]),
     ("execution", &["crypto", "merkle", "protocol", "metadata"]),
     ("consensus", &["crypto", "protocol"]),
-    ("audit", &["crypto", "merkle", "protocol", "execution"]),
+    ("audit", &["crypto", "merkle", "protocol", "metadata", "execution"]),
     ("history", &[]),
     ("store", &["crypto", "protocol"]),
     ("transport", &["crypto", "protocol"]),
@@ -45,7 +45,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("cluster", &["crypto", "protocol", "history", "transport", "replica", "client"]),
     ("sim", &["crypto", "merkle", "protocol", "metadata", "execution", "consensus", "audit", "history"]),
     ("model", &[]),
-    ("bench", &["crypto", "protocol", "history", "transport", "client", "cluster"]),
+    ("bench", &["crypto", "protocol", "execution", "history", "transport", "client", "cluster"]),
     (
         "fuzz",
         &[

@@ -138,6 +138,7 @@ impl Node {
         self.blocks.committed(&executed);
         self.past.committed(&executed);
         self.keeper.committed(token, Arc::clone(&executed));
+        self.heads.committed(token, header.clone());
         self.clients.committed(&digest, &executed, &certificate, self.consensus.view());
         self.history.committed(&executed, certificate);
         self.answer_waiting_reads();

@@ -15,6 +15,7 @@ mod executor;
 mod fairness;
 #[cfg(feature = "faults")]
 pub mod faults;
+mod heads;
 mod history;
 mod inbound;
 mod jobs;

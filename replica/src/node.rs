@@ -13,6 +13,7 @@ use crate::disk::{Disk, Write};
 use crate::evidence::EvidenceKeeper;
 use crate::executor::{Executor, Outcome};
 use crate::fairness::Fairness;
+use crate::heads::HeadKeeper;
 use crate::history::History;
 use crate::keeper::StateKeeper;
 use crate::past_states::PastStates;
@@ -74,6 +75,7 @@ pub struct Node {
     pub(crate) history: History,
     pub(crate) past: PastStates,
     pub(crate) evidence: EvidenceKeeper,
+    pub(crate) heads: HeadKeeper,
     pub(crate) peers: PeerNetwork,
     pub(crate) clients: Clients,
     /// The committed state, and the certificate of its header; consensus may be some heights ahead of both
@@ -173,6 +175,7 @@ impl Node {
             self.past.look_after();
             self.answer_waiting_reads();
             self.offer_evidence(now);
+            self.heads.look_after(now);
         }
     }
 
@@ -257,6 +260,7 @@ impl Node {
     /// Releases what waited for this token and all before it.
     fn on_durable(&mut self, token: Token) {
         self.keeper.durable(token);
+        self.heads.durable(token, Instant::now());
         while self.held.front().is_some_and(|held| held.token <= token) {
             let Some(held) = self.held.pop_front() else { break };
             for effect in held.then {

@@ -81,6 +81,11 @@ impl Node {
                 reply.send(&self.refused_audit(connection).unwrap_or_else(page));
             }
             ClientRequest::Header { height } => self.header(connection, height, reply),
+            ClientRequest::LogHeads => {
+                // A size and a hash say nothing of what is in the tree.
+                let known = self.principal(connection).is_some();
+                reply.send(&if known { ClientReply::LogHeads(self.heads.signed()) } else { nobody() });
+            }
         }
     }
 

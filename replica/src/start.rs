@@ -13,6 +13,7 @@ use crate::error::ReplicaError;
 use crate::evidence::EvidenceKeeper;
 use crate::executor::{Executor, Surroundings};
 use crate::fairness::Fairness;
+use crate::heads::HeadKeeper;
 use crate::history::History;
 use crate::keeper::{StateKeeper, recover_state};
 use crate::layout::{CLUSTER_FILE, NODE_KEY, PID_FILE};
@@ -21,6 +22,7 @@ use crate::past_states::PastStates;
 use crate::refusals::Refusals;
 use crate::retention::Retention;
 use crate::verifier::RememberingVerifier;
+use quorate_audit::tlog::HeadSigner;
 use quorate_consensus::{Configuration, Monotonic, Parameters, Replica};
 use quorate_crypto::{Ed25519Signer, Ed25519Verifier, NodeSeed, Role};
 use quorate_execution::State;
@@ -186,6 +188,8 @@ fn assemble(
     let certificate = consensus.committed_certificate().cloned();
     let court = crate::inbound::court(consensus.configuration(), verifier.as_ref());
     let evidence = EvidenceKeeper::start(directory, &court).map_err(no_thread)?;
+    let signer = HeadSigner::new(&cluster.cluster(), seed);
+    let heads = HeadKeeper::start(directory, signer, (state.header(), state.log()), archive.clone())?;
     let mut node = Node {
         certificate,
         consensus,
@@ -197,6 +201,7 @@ fn assemble(
         history: History::start(archive, database).map_err(no_thread)?,
         past,
         evidence,
+        heads,
         peers: transport.peers.clone(),
         clients: Clients::default(),
         state,

@@ -16,7 +16,7 @@
 //!           ClientConnection::{principal, notify}, ReplyHandle::send(ClientReply)
 //! client    ClientEndpoint::new().connect(&ReplicaTarget, signer) -> (ReplicaConnection, Notices)
 //!           ReplicaConnection::{request, submit}; ReplicaLink reconnects by itself
-//! files     ClusterFile (cluster.toml), KeyFile (node and principal keys)
+//! files     ClusterFile (cluster.toml), PolicyFile (its genesis alone), KeyFile (node and principal keys)
 //! ```
 #![forbid(unsafe_code)]
 
@@ -35,6 +35,7 @@ pub mod key_file;
 pub mod link;
 mod outbox;
 pub mod peers;
+pub mod policy_file;
 mod pulse;
 pub mod server;
 mod tls;
@@ -48,6 +49,7 @@ pub use error::{Fault, TransportError};
 pub use key_file::{KeyFile, KeyFileError, KeyKind};
 pub use link::{LinkEvent, ReplicaLink};
 pub use peers::{PeerCounters, PeerEvent, PeerEvents, PeerNetwork};
+pub use policy_file::{PolicyFile, PolicyFileError};
 pub use server::{ClientConnection, ClientEvent, ClientEvents, ClientLimits, ConnectionId, ReplyHandle};
 
 #[cfg(test)]

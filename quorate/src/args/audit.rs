@@ -25,13 +25,138 @@ pub enum AuditAction {
     /// Ask what the tree says of a path, absence included, and write the answer with all that proves it: the
     /// certified header and the part of the state that answers. Exit 0 written, 2 no proven answer.
     Prove(AuditProveArgs),
-    /// Check a file that `prove` wrote, offline. Exit 0 it holds, 1 it proves nothing, 2 cannot tell.
+    /// Write the receipt of one operation: what it was, who signed it, what came of it, and all that proves this.
+    /// The history is checked and executed again up to there. Exit 0 written, 1 the history is broken, 2 there is
+    /// no such operation, or it cannot be told.
+    Receipt(AuditReceiptArgs),
+    /// Check a proof, a receipt or evidence, offline. Exit 0 it holds, 1 it proves nothing, 2 cannot tell.
     Check(AuditCheckArgs),
+    /// Print the policy of a cluster: what `check --policy` trusts in place of the cluster file.
+    Policy(AuditPolicyArgs),
+    /// Compare the heads of all replicas of the live cluster. Exit 0 they lie on one chain, 1 two certified heads
+    /// conflict (both are shown), 2 cannot tell.
+    Compare(CompareArgs),
     /// Evidence against replicas: signed statements that no correct one makes.
     Evidence(EvidenceArgs),
     /// List the heights whose state can still be read, with their certified times, as each replica says. Exit 0
     /// listed, 2 cannot tell.
     Heights(AuditHeightsArgs),
+    /// Say who made what a path names, who changed it last in each of its aspects, and who removed it. The history
+    /// is checked and executed again, twice. Exit 0 said, 1 the history is broken, 2 there was never such a path, or
+    /// it cannot be told.
+    Who(AuditWhoArgs),
+    /// List the signed operations of the history, with their results, or those alone that touched a path. The history
+    /// is checked and executed again. Exit 0 it holds, 1 it is broken, 2 cannot tell.
+    Log(AuditLogArgs),
+    /// List in what the trees of two heights differ. The history is checked and executed again; of the two states
+    /// only what differs is looked at. Exit 0 said, 1 the history is broken, 2 it cannot be told.
+    Diff(AuditDiffArgs),
+    /// Write one height with the part of the state before it that its execution needs: `check` executes it again
+    /// without the rest. Exit 0 written and it holds, 1 it does not, or the history below is broken, 2 cannot tell.
+    Transition(AuditTransitionArgs),
+}
+
+/// `quorate audit who`.
+#[derive(Args, Debug)]
+pub struct AuditWhoArgs {
+    /// The path in the tree, from its root `/`.
+    pub path: PathBuf,
+    /// Write the receipts of what is listed into this directory, which is made if need be.
+    #[arg(long, value_name = "DIR")]
+    pub receipts: Option<PathBuf>,
+    /// Where the heights are.
+    #[command(flatten)]
+    pub history: HistoryArgs,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// `quorate audit log`.
+#[derive(Args, Debug)]
+pub struct AuditLogArgs {
+    /// A path in the tree, from its root `/`: only what touched it. Default: all operations.
+    pub path: Option<PathBuf>,
+    /// Only what did one of these to the path, separated by commas: appeared, vanished, name, mode, owner, content,
+    /// entries, links, xattrs, times.
+    #[arg(long, value_name = "ASPECTS", value_delimiter = ',', value_parser = parse_aspect, requires = "path")]
+    pub only: Vec<quorate_audit::Aspect>,
+    /// Only what the principal with this key signed.
+    #[arg(long, value_name = "KEY", value_parser = parse_key)]
+    pub principal: Option<quorate_crypto::PublicKey>,
+    /// Only what acts as this user.
+    #[arg(long)]
+    pub uid: Option<u32>,
+    /// Only what is at or after this height or time.
+    #[arg(long, value_name = "HEIGHT|TIME")]
+    pub since: Option<At>,
+    /// Only what is at or before this height or time.
+    #[arg(long, value_name = "HEIGHT|TIME")]
+    pub until: Option<At>,
+    /// Write the receipts of what is listed into this directory, which is made if need be.
+    #[arg(long, value_name = "DIR")]
+    pub receipts: Option<PathBuf>,
+    /// Where the heights are.
+    #[command(flatten)]
+    pub history: HistoryArgs,
+    /// How to print it; JSON is one document on each line.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+fn parse_aspect(text: &str) -> Result<quorate_audit::Aspect, String> {
+    let found = quorate_audit::Aspect::ALL.into_iter().find(|aspect| aspect.name() == text);
+    found.ok_or_else(|| format!("`{text}` is no aspect"))
+}
+
+fn parse_key(text: &str) -> Result<quorate_crypto::PublicKey, String> {
+    quorate_crypto::PublicKey::from_hex(text).map_err(|error| error.to_string())
+}
+
+/// `quorate audit diff`.
+#[derive(Args, Debug)]
+pub struct AuditDiffArgs {
+    /// The earlier height or time.
+    #[arg(value_name = "HEIGHT|TIME")]
+    pub from: At,
+    /// The later height or time.
+    #[arg(value_name = "HEIGHT|TIME")]
+    pub to: At,
+    /// Only what is at or below this path, in either tree.
+    pub path: Option<PathBuf>,
+    /// Where the heights are.
+    #[command(flatten)]
+    pub history: HistoryArgs,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// `quorate audit transition`.
+#[derive(Args, Debug)]
+pub struct AuditTransitionArgs {
+    /// The height.
+    pub height: u64,
+    /// The file to write, which must not exist; `-` is standard output.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Where the heights are.
+    #[command(flatten)]
+    pub history: HistoryArgs,
+    /// How to print what it shows.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// `quorate audit compare`.
+#[derive(Args, Debug)]
+pub struct CompareArgs {
+    /// Cluster, and the key of a principal that may audit.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
 }
 
 /// `quorate audit evidence`.
@@ -65,9 +190,9 @@ pub enum EvidenceAction {
     Verify {
         /// The file.
         file: PathBuf,
-        /// The cluster file: what is trusted.
-        #[arg(long, env = "QUORATE_CLUSTER", value_name = "FILE")]
-        cluster: PathBuf,
+        /// What is trusted.
+        #[command(flatten)]
+        trust: TrustArgs,
         /// How to print it.
         #[arg(long, value_enum, default_value_t = Output::Text)]
         output: Output,
@@ -132,14 +257,54 @@ pub struct AuditProveArgs {
     pub output: Output,
 }
 
+/// `quorate audit receipt`.
+#[derive(Args, Debug)]
+pub struct AuditReceiptArgs {
+    /// A path in the tree, from its root `/`: the last operation that changed what it names. Or SESSION:SEQUENCE, a
+    /// session's id in hexadecimal and the operation's number in it.
+    #[arg(value_name = "PATH|SESSION:SEQUENCE")]
+    pub of: std::ffi::OsString,
+    /// The file to write, which must not exist; `-` is standard output.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Look the path up at this height instead of the last one.
+    #[arg(long, value_name = "HEIGHT")]
+    pub at: Option<u64>,
+    /// Where the heights are.
+    #[command(flatten)]
+    pub history: HistoryArgs,
+    /// How to print what is proven.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// `quorate audit policy`.
+#[derive(Args, Debug)]
+pub struct AuditPolicyArgs {
+    /// The cluster file, of which the policy trusts the genesis alone.
+    #[arg(long, env = "QUORATE_CLUSTER", value_name = "FILE")]
+    pub cluster: PathBuf,
+}
+
+/// What is trusted where no cluster is needed.
+#[derive(Args, Clone, Debug)]
+pub struct TrustArgs {
+    /// The cluster file: what is trusted.
+    #[arg(long, env = "QUORATE_CLUSTER", value_name = "FILE", required_unless_present = "policy")]
+    pub cluster: Option<PathBuf>,
+    /// A policy that `audit policy` printed: what is trusted instead of the cluster file.
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+}
+
 /// `quorate audit check`.
 #[derive(Args, Debug)]
 pub struct AuditCheckArgs {
-    /// The file.
+    /// The file: what it is is told by its first bytes.
     pub file: PathBuf,
-    /// The cluster file: what is trusted.
-    #[arg(long, env = "QUORATE_CLUSTER", value_name = "FILE")]
-    pub cluster: PathBuf,
+    /// What is trusted.
+    #[command(flatten)]
+    pub trust: TrustArgs,
     /// How to print what is proven.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub output: Output,

@@ -21,6 +21,8 @@ pub enum BenchAction {
     Meta(BenchMetaArgs),
     /// Null operations through consensus, without a mount.
     Consensus(BenchConsensusArgs),
+    /// How fast a long history is checked, against the signatures that this machine can verify at most.
+    Audit(BenchAuditArgs),
     /// How long nothing is committed when a leader is killed, and when it hands over, in a cluster of its own.
     LeaderCrash(BenchLeaderCrashArgs),
     /// What is kept of throughput and latency under each attack, in clusters of its own.
@@ -113,4 +115,15 @@ pub struct BenchConsensusArgs {
     /// Seconds.
     #[arg(long, default_value_t = 10)]
     pub seconds: u64,
+}
+
+/// `quorate bench audit`.
+#[derive(Args, Debug)]
+pub struct BenchAuditArgs {
+    /// Heights of the history, which is made first.
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub heights: u64,
+    /// Files that each height makes.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=256))]
+    pub files: u64,
 }

@@ -5,18 +5,16 @@
 
 use crate::args::{AuditAction, AuditArgs, AuditExportArgs, AuditVerifyArgs, Output};
 use crate::commands::new_file::NewFile;
-use crate::commands::sources;
-use crate::commands::{connect, evidence, heights, prove};
+use crate::commands::{
+    check, compare, connect, diff, evidence, heights, past, prove, receipt, replay, sources, transition, trust,
+};
 use crate::failure::{CommandResult, Failure};
 use crate::say;
-use indicatif::{ProgressBar, ProgressStyle};
-use quorate_audit::{BundleWriter, Policy, Report, Source, SourceError, Verdict, verify};
-use quorate_crypto::Ed25519Verifier;
-use quorate_protocol::peer::CommittedBatch;
-use quorate_transport::ClusterFile;
-use std::io::{BufWriter, Write};
+use quorate_audit::{BundleWriter, Policy, Report, Verdict, follow};
+use std::io::BufWriter;
+use std::ops::ControlFlow;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Exit status when nothing can be said.
 const CANNOT_TELL: u8 = 2;
@@ -27,18 +25,27 @@ pub fn run(args: &AuditArgs) -> CommandResult {
         AuditAction::Verify(args) => audit(args),
         AuditAction::Export(args) => export(args),
         AuditAction::Prove(args) => prove::prove(args),
-        AuditAction::Check(args) => prove::check(args),
+        AuditAction::Receipt(args) => receipt::write_receipt(args),
+        AuditAction::Check(args) => check::run(args),
+        AuditAction::Policy(args) => trust::print_policy(args),
+        AuditAction::Compare(args) => compare::run(args),
         AuditAction::Evidence(args) => evidence::run(args),
         AuditAction::Heights(args) => heights::list(args),
+        AuditAction::Who(args) => past::who(args),
+        AuditAction::Log(args) => past::log(args),
+        AuditAction::Diff(args) => diff::run(args),
+        AuditAction::Transition(args) => transition::write_transition(args),
     };
     done.map_err(|failure| failure.with_code(CANNOT_TELL))
 }
 
 fn audit(args: &AuditVerifyArgs) -> CommandResult {
     let cluster = connect::read_cluster(&args.history.cluster)?;
-    let mut source = sources::open(&cluster, &args.history)?;
+    let source = sources::open(&cluster, &args.history)?;
     let policy = if args.full { Policy::FULL } else { Policy::STANDARD };
-    let (report, took) = check(&cluster, source.as_mut(), policy);
+    let (report, took) = replay::check(cluster.genesis(), source, policy, |auditor, heights| {
+        Ok(follow(auditor, heights, &mut |_, _| ControlFlow::Continue(())))
+    })?;
     print(&report, args.output, took);
     Ok(ExitCode::from(report.verdict.exit_code()))
 }
@@ -52,56 +59,29 @@ fn export(args: &AuditExportArgs) -> CommandResult {
     let partial = NewFile::create(&args.file).map_err(|error| cannot(&error))?;
     let source = sources::open(&cluster, &args.history)?;
     let writer = BundleWriter::new(BufWriter::new(partial), &cluster.cluster());
-    let mut exporting =
-        Exporting { source, writer: writer.map_err(|error| cannot(&error))?, unchecked: None };
-    let (report, took) = check(&cluster, &mut exporting, Policy::STANDARD);
+    let mut writer = writer.map_err(|error| cannot(&error))?;
+    let mut failed = None;
+    let (report, took) = replay::check(cluster.genesis(), source, Policy::STANDARD, |auditor, heights| {
+        Ok(follow(auditor, heights, &mut |_, holds| match writer.add(holds) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
+        }))
+    })?;
+    if let Some(error) = failed {
+        return Err(cannot(&error));
+    }
     if report.verdict == Verdict::Holds {
-        let written = exporting.writer.finish().and_then(|buffer| Ok(buffer.into_inner()?));
+        let written = writer.finish().and_then(|buffer| Ok(buffer.into_inner()?));
         written.and_then(NewFile::put_in_place).map_err(|error| cannot(&error))?;
     }
     print(&report, args.output, took);
     Ok(ExitCode::from(report.verdict.exit_code()))
 }
 
-/// Hands heights to the auditor and writes each one once the next is asked for, which is when it holds.
-struct Exporting<W> {
-    source: Box<dyn Source>,
-    writer: BundleWriter<W>,
-    unchecked: Option<CommittedBatch>,
-}
-
-impl<W: Write> Source for Exporting<W> {
-    fn next(&mut self) -> Result<Option<CommittedBatch>, SourceError> {
-        if let Some(holds) = self.unchecked.take() {
-            let written = self.writer.add(&holds);
-            written.map_err(|error| SourceError::Unavailable(format!("cannot write the bundle: {error}")))?;
-        }
-        self.unchecked = self.source.next()?;
-        Ok(self.unchecked.clone())
-    }
-}
-
-/// Verifies all that a source has, under a progress bar.
-fn check(cluster: &ClusterFile, source: &mut dyn Source, policy: Policy) -> (Report, Duration) {
-    let members = cluster.members().members();
-    let verifier =
-        Ed25519Verifier::with_keys(members.iter().flat_map(|member| [member.consensus, member.blocks]));
-    let bar = ProgressBar::new_spinner().with_style(
-        ProgressStyle::with_template("{spinner} height {pos}, {msg} ({elapsed})")
-            .unwrap_or_else(|_| ProgressStyle::default_spinner()),
-    );
-    let began = Instant::now();
-    let report = verify(cluster.genesis(), &verifier, source, policy, &mut |progress| {
-        bar.set_position(progress.height);
-        if progress.height.is_multiple_of(256) {
-            bar.set_message(format!("{} operations", progress.operations));
-        }
-    });
-    bar.finish_and_clear();
-    (report, began.elapsed())
-}
-
-fn print(report: &Report, output: Output, took: Duration) {
+pub fn print(report: &Report, output: Output, took: Duration) {
     let progress = &report.progress;
     if output == Output::Json {
         say!("{}", json(report, took));

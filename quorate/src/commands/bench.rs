@@ -1,7 +1,7 @@
 //! `quorate bench`: measures, one JSON line per run.
 
 use crate::args::{BenchAction, BenchArgs, BenchConsensusArgs, BenchLeaderCrashArgs};
-use crate::commands::connect;
+use crate::commands::{bench_audit, connect};
 use crate::failure::{CommandResult, Failure};
 use indicatif::{ProgressBar, ProgressStyle};
 use quorate_bench::consensus::Work;
@@ -17,6 +17,7 @@ use std::time::Duration;
 pub fn run(args: &BenchArgs) -> CommandResult {
     let report = match &args.action {
         BenchAction::LeaderCrash(args) => return leader_crash(args),
+        BenchAction::Audit(args) => return bench_audit::run(args),
         #[cfg(feature = "faults")]
         BenchAction::Faults(args) => return faults::run(args),
         BenchAction::Meta(args) => {

@@ -3,15 +3,16 @@
 //! Invariant: every piece is judged here against the cluster file, whoever shows it; what does not hold is
 //! never listed. Exit 0 all that was asked about holds, 1 some of it does not, 2 it cannot be told.
 
-use crate::args::{EvidenceAction, EvidenceArgs, EvidenceSourceArgs, Output};
-use crate::commands::connect;
+use crate::args::{EvidenceAction, EvidenceArgs, EvidenceSourceArgs, Output, TrustArgs};
+use crate::commands::check::Judged;
+use crate::commands::{connect, trust};
 use crate::failure::{CommandResult, Failure};
 use crate::say;
 use quorate_audit::{Court, Guilt, NoProof, StatementText, genesis_header, statement_name, statements};
 use quorate_client::ShownEvidence;
 use quorate_crypto::{Ed25519Verifier, Hash};
 use quorate_protocol::evidence::Place;
-use quorate_protocol::{Evidence, Header};
+use quorate_protocol::{Evidence, Genesis, Header};
 use quorate_store::{StoredEvidenceError, read_evidence, read_evidence_file, read_marker};
 use quorate_transport::ClusterFile;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,30 +31,29 @@ pub fn run(args: &EvidenceArgs) -> CommandResult {
     match &args.action {
         EvidenceAction::List(source) => list(source),
         EvidenceAction::Show { digest, export, source } => show(digest, export.as_deref(), source),
-        EvidenceAction::Verify { file, cluster, output } => verify(file, cluster, *output),
+        EvidenceAction::Verify { file, trust, output } => verify(file, trust, *output),
     }
 }
 
 /// What is trusted.
 struct Judge {
-    cluster: ClusterFile,
-    genesis: Header,
+    genesis: Genesis,
+    header: Header,
     verifier: Ed25519Verifier,
 }
 
 impl Judge {
-    fn new(cluster: ClusterFile) -> Result<Self, Failure> {
-        let genesis = genesis_header(cluster.genesis())?;
-        let keys = cluster.members().members().iter().map(|member| member.consensus);
-        let verifier = Ed25519Verifier::with_keys(keys);
-        Ok(Self { cluster, genesis, verifier })
+    fn new(genesis: Genesis) -> Result<Self, Failure> {
+        let header = genesis_header(&genesis)?;
+        let verifier = trust::verifier(&genesis);
+        Ok(Self { genesis, header, verifier })
     }
 
     fn judge(&self, evidence: &Evidence) -> Result<Guilt, NoProof> {
         let court = Court {
-            cluster: self.cluster.cluster(),
-            members: self.cluster.members(),
-            genesis: &self.genesis,
+            cluster: self.genesis.cluster(),
+            members: &self.genesis.members,
+            genesis: &self.header,
             verifier: &self.verifier,
         };
         court.judge(evidence)
@@ -135,7 +135,7 @@ fn complain(text: &str) {
 }
 
 fn gather(args: &EvidenceSourceArgs) -> Result<(Judge, Gathered), Failure> {
-    let judge = Judge::new(connect::read_cluster(&args.cluster)?)?;
+    let judge = Judge::new(connect::read_cluster(&args.cluster)?.genesis().clone())?;
     let mut gathered = Gathered::default();
     match (&args.dir, &args.key) {
         (Some(directory), _) => from_directory(&judge, &mut gathered, directory)?,
@@ -146,7 +146,7 @@ fn gather(args: &EvidenceSourceArgs) -> Result<(Judge, Gathered), Failure> {
                 Ok::<_, Failure>(observer.evidence().await)
             })?;
             // One of so many is correct, and correct replicas tell each other.
-            gathered.needed = judge.cluster.members().f() + 1;
+            gathered.needed = judge.genesis.members.f() + 1;
             gathered.add_shown(&judge, shown);
         }
         (None, None) => {
@@ -160,8 +160,8 @@ fn gather(args: &EvidenceSourceArgs) -> Result<(Judge, Gathered), Failure> {
 
 fn from_directory(judge: &Judge, gathered: &mut Gathered, directory: &Path) -> Result<(), Failure> {
     let identity = read_marker(directory)?.identity;
-    if identity.cluster != judge.cluster.cluster() {
-        let (found, wanted) = (identity.cluster, judge.cluster.cluster());
+    if identity.cluster != judge.genesis.cluster() {
+        let (found, wanted) = (identity.cluster, judge.genesis.cluster());
         return Err(Failure::new(format!("{} is of cluster {found}, not of {wanted}", directory.display())));
     }
     gathered.asked = 1;
@@ -239,21 +239,37 @@ fn show(wanted: &str, export: Option<&Path>, args: &EvidenceSourceArgs) -> Comma
     Ok(ExitCode::SUCCESS)
 }
 
-fn verify(file: &Path, cluster: &Path, output: Output) -> CommandResult {
-    let judge = Judge::new(connect::read_cluster(cluster)?)?;
+fn verify(file: &Path, trust: &TrustArgs, output: Output) -> CommandResult {
+    let judge = Judge::new(trust::genesis(trust)?)?;
     let evidence = match read_evidence_file(file) {
         Ok(evidence) => evidence,
         Err(error @ StoredEvidenceError::File(_)) => return Err(error.into()),
         Err(error) => return Ok(broken(&error.to_string(), output)),
     };
+    Ok(sentence(&judge, evidence, output))
+}
+
+/// Judges a file that `audit check` has read.
+pub fn check(judged: &Judged<'_>) -> CommandResult {
+    let evidence = match Evidence::from_file(judged.bytes) {
+        Ok(evidence) => evidence,
+        Err(error) => return Ok(judged.broken(&error)),
+    };
+    if evidence.cluster != judged.genesis.cluster() {
+        return Err(judged.other_cluster(&format!("it is of cluster {}", evidence.cluster)));
+    }
+    Ok(sentence(&Judge::new(judged.genesis.clone())?, evidence, judged.output))
+}
+
+fn sentence(judge: &Judge, evidence: Evidence, output: Output) -> ExitCode {
     match judge.judge(&evidence) {
         Ok(guilt) => {
             let digest = evidence.digest();
             let found = Found { evidence, guilt, held_by: BTreeSet::new() };
-            print(&judge, &digest, &found, output);
-            Ok(ExitCode::SUCCESS)
+            print(judge, &digest, &found, output);
+            ExitCode::SUCCESS
         }
-        Err(refusal) => Ok(broken(&refusal.to_string(), output)),
+        Err(refusal) => broken(&refusal.to_string(), output),
     }
 }
 
@@ -276,7 +292,7 @@ fn print(judge: &Judge, digest: &Hash, found: &Found, output: Output) {
     say!("replica {culprit} is proven faulty: {kind} in epoch {epoch}, view {view}, at height {height}");
     say!("rule broken: {}", found.guilt.rule);
     if found.guilt.assumes_quorum {
-        let f = judge.cluster.members().f();
+        let f = judge.genesis.members.f();
         say!("it rests on a certificate: it holds as long as at most {f} replicas are faulty");
     }
     for (number, shown) in (1..).zip(statements(&found.evidence)) {
@@ -286,7 +302,7 @@ fn print(judge: &Judge, digest: &Hash, found: &Found, output: Output) {
             say!("   signature    {}", hex::encode(signature.0));
         }
     }
-    if let Some(member) = judge.cluster.members().get(culprit) {
+    if let Some(member) = judge.genesis.members.get(culprit) {
         say!("consensus key of replica {culprit}: {}", member.consensus);
     }
     if !found.held_by.is_empty() {
@@ -305,6 +321,7 @@ fn json(digest: &Hash, found: &Found) -> serde_json::Value {
     let statements: Vec<_> = statements(&found.evidence).iter().map(statement_json).collect();
     serde_json::json!({
         "verdict": "holds",
+        "type": "evidence",
         "digest": digest.to_string(),
         "kind": kind.name(),
         "culprit": culprit,
@@ -376,7 +393,7 @@ pub fn proven_faulty(
     cluster: &ClusterFile,
     shown: Vec<ShownEvidence>,
 ) -> Result<BTreeMap<u8, Faulty>, Failure> {
-    let judge = Judge::new(cluster.clone())?;
+    let judge = Judge::new(cluster.genesis().clone())?;
     let mut gathered = Gathered::default();
     for ShownEvidence { replica, pieces } in shown {
         for piece in pieces.unwrap_or_default() {

@@ -1,33 +1,30 @@
-//! `quorate audit prove` and `audit check`: what the tree says of a path, in a file that is checked offline.
+//! `quorate audit prove`, and how `audit check` shows a proof: what the tree says of a path, in a file that is checked offline.
 //!
-//! Invariant: both say what [`ProvenAnswer::check`] computes from the file and the cluster file, and nothing that
+//! Invariant: both say what [`ProvenAnswer::check`] computes from the file and the genesis, and nothing that
 //! a replica or the file claims beside it; what does not hold is never written.
 
-use crate::args::{AuditCheckArgs, AuditProveArgs, Output};
+use crate::args::{AuditProveArgs, Output};
+use crate::commands::check::Judged;
 use crate::commands::new_file::NewFile;
-use crate::commands::{connect, heights};
+use crate::commands::{connect, heights, trust};
 use crate::failure::{CommandResult, Failure};
 use crate::say;
-use quorate_audit::{NoAnswer, ProvenAnswer};
+use quorate_audit::{NoAnswer, NoHead, ProvenAnswer};
 use quorate_client::ClientOptions;
 use quorate_client::Observer;
-use quorate_crypto::{Bounded, Ed25519Signer, Ed25519Verifier, Signer as _};
+use quorate_crypto::{Bounded, Ed25519Signer, Signer as _};
 use quorate_execution::{Answer, Errno};
 use quorate_protocol::file::{Attributes, FileKind, Name};
 use quorate_protocol::query::Query;
-use quorate_protocol::{Credential, Groups};
-use quorate_transport::{ClusterFile, KeyFile};
+use quorate_protocol::{Credential, Genesis, Groups};
+use quorate_transport::KeyFile;
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
 /// The inode of the tree's root.
-const ROOT_INO: u64 = 1;
-/// Exit status when a file proves nothing.
-const BROKEN: u8 = 1;
-/// Most bytes of a file: a pruned copy of the state, and what belongs to it.
-const FILE_BYTES_MAX: u64 = quorate_protocol::limits::PROOF_BYTES_MAX as u64 + (1 << 20);
+pub const ROOT_INO: u64 = 1;
 
 /// Asks the live cluster and writes its proof.
 pub fn prove(args: &AuditProveArgs) -> CommandResult {
@@ -50,7 +47,7 @@ pub fn prove(args: &AuditProveArgs) -> CommandResult {
         })
     })?;
     let proven = ProvenAnswer { cluster: cluster.cluster(), key: public, credential, query, answer };
-    let outcome = judge(&cluster, &proven);
+    let outcome = judge(cluster.genesis(), &proven);
     let outcome = outcome.map_err(|error| Failure::new(format!("the answer is none: {error}")))?;
     let said =
         said(&proven.query, &outcome).ok_or_else(|| Failure::new("the answer is to another question"))?;
@@ -62,51 +59,29 @@ pub fn prove(args: &AuditProveArgs) -> CommandResult {
 }
 
 /// Checks a file.
-pub fn check(args: &AuditCheckArgs) -> CommandResult {
-    let cluster = connect::read_cluster(&args.cluster)?;
-    let unreadable =
-        |error: &dyn std::fmt::Display| Failure::new(format!("cannot read {}: {error}", args.file.display()));
-    let file = std::fs::File::open(&args.file).map_err(|error| unreadable(&error))?;
-    let mut bytes = Vec::new();
-    std::io::Read::read_to_end(&mut std::io::Read::take(file, FILE_BYTES_MAX + 1), &mut bytes)
-        .map_err(|error| unreadable(&error))?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(unreadable(&format!("it has more than the {FILE_BYTES_MAX} bytes of any proof")));
-    }
-    let judged = ProvenAnswer::from_file(&bytes)
-        .and_then(|proven| judge(&cluster, &proven).map(|outcome| (proven, outcome)));
-    match judged {
+pub fn check(judged: &Judged<'_>) -> CommandResult {
+    let outcome = ProvenAnswer::from_file(judged.bytes)
+        .and_then(|proven| judge(judged.genesis, &proven).map(|outcome| (proven, outcome)));
+    match outcome {
         Ok((proven, outcome)) => match said(&proven.query, &outcome) {
             Some(said) => {
-                print(&proven, &said, args.output);
+                print(&proven, &said, judged.output);
                 Ok(ExitCode::SUCCESS)
             }
-            None => Err(unreadable(&"it answers another question than that of a path from the root")),
+            None => Err(judged.cannot_tell(&"it answers another question than that of a path from the root")),
         },
-        Err(error @ NoAnswer::Genesis(_)) => Err(Failure::new(format!("the cluster file: {error}"))),
-        Err(error @ NoAnswer::Cluster(_)) => {
-            Err(unreadable(&format!("{error}, and the cluster file is of {}", cluster.cluster())))
-        }
-        Err(error) => {
-            match args.output {
-                Output::Json => {
-                    say!("{}", serde_json::json!({ "verdict": "broken", "text": error.to_string() }))
-                }
-                Output::Text => say!("proves nothing: {error}"),
-            }
-            Ok(ExitCode::from(BROKEN))
-        }
+        Err(error @ NoAnswer::Header(NoHead::Genesis(_))) => Err(judged.cannot_tell(&error)),
+        Err(error @ NoAnswer::Cluster(_)) => Err(judged.other_cluster(&error)),
+        Err(error) => Ok(judged.broken(&error)),
     }
 }
 
-fn judge(cluster: &ClusterFile, proven: &ProvenAnswer) -> Result<Result<Answer, Errno>, NoAnswer> {
-    let members = cluster.members().members();
-    let verifier = Ed25519Verifier::with_keys(members.iter().map(|member| member.consensus));
-    proven.check(cluster.genesis(), &verifier)
+fn judge(genesis: &Genesis, proven: &ProvenAnswer) -> Result<Result<Answer, Errno>, NoAnswer> {
+    proven.check(genesis, &trust::verifier(genesis))
 }
 
 /// The names on a path from the root.
-fn components(
+pub fn components(
     path: &Path,
 ) -> Result<Bounded<Name, { quorate_protocol::limits::WALK_COMPONENTS_MAX }>, Failure> {
     let bad = |why: &str| Failure::new(format!("the path {} {why}", path.display()));
@@ -121,7 +96,8 @@ fn components(
     Bounded::try_from(names?).map_err(|_| bad("has more than 64 names: prove a part of it"))
 }
 
-fn write(out: &Path, bytes: &[u8]) -> Result<(), Failure> {
+/// Writes a file that is not there yet; `-` is standard output.
+pub fn write(out: &Path, bytes: &[u8]) -> Result<(), Failure> {
     if out.as_os_str() == "-" {
         let mut stdout = std::io::stdout();
         let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
@@ -177,7 +153,7 @@ fn said(query: &Query, outcome: &Result<Answer, Errno>) -> Option<Said> {
 }
 
 /// Who asked, which belongs to the answer: another user may be answered otherwise.
-fn asker(credential: &Credential) -> String {
+pub fn asker(credential: &Credential) -> String {
     let groups = match &credential.groups {
         Groups::OfPrincipal => "the principal's groups".to_owned(),
         Groups::Listed(groups) => format!("groups {:?}", groups.to_vec()),
@@ -202,6 +178,7 @@ fn print(proven: &ProvenAnswer, said: &Said, output: Output) {
             "{}",
             serde_json::json!({
                 "verdict": "holds",
+                "type": "proof",
                 "path": path,
                 "asked_by": proven.key.to_string(),
                 "asked_as": asker(&proven.credential),

@@ -24,7 +24,7 @@ use tokio::runtime::Runtime;
 const PENDING_MAX: usize = 4096;
 
 /// Opens the source that is asked for; without any the live cluster, as the principal with this key file.
-pub fn open(cluster: &ClusterFile, place: &HistoryArgs) -> Result<Box<dyn Source>, Failure> {
+pub fn open(cluster: &ClusterFile, place: &HistoryArgs) -> Result<Box<dyn Source + Send>, Failure> {
     if let Some(directory) = &place.dir {
         let identity = read_marker(directory)?.identity;
         if identity.cluster != cluster.cluster() {

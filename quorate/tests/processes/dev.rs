@@ -54,6 +54,23 @@ fn exec_gives_the_command_a_mount_and_passes_its_output_and_status() {
     assert_eq!(mount_type(Path::new(mount)), None);
 }
 
+/// Nothing answers in the mount while all replicas are down; whoever acts on them must not ask there, and replicas
+/// that are started there must not stay there. Otherwise the outage outlasts the patience of the writer.
+#[test]
+fn all_replicas_are_killed_and_started_again_from_within_the_mount() {
+    let script = r#"
+        quorate=$(tr '\0' '\n' < /proc/$PPID/cmdline | head -n 1)
+        for file in $(seq 1 1000); do echo "$file" > "file-$file" || exit 1; [ ! -e over ] || exit 0; done & writer=$!
+        sleep 0.5
+        for round in 1 2; do
+          for replica in 0 1 2 3; do "$quorate" dev kill $replica || exit 1; done
+          for replica in 0 1 2 3; do "$quorate" dev start $replica || exit 1; done
+        done
+        touch over && wait $writer"#;
+    let _scratch = scratch();
+    exec(None, script).expect(0);
+}
+
 #[test]
 fn a_directory_has_the_layout_of_the_design_and_is_started_again_with_its_files() {
     let scratch = scratch();

@@ -339,9 +339,9 @@ impl Cluster {
         run(quorate(arguments).args(self.arguments()), PATIENCE)
     }
 
-    /// The same with the cluster file alone, and without the cluster's help.
+    /// A command that needs no key.
     #[track_caller]
-    pub fn quorate_offline(&self, arguments: &[&str]) -> Ran {
+    pub fn quorate_alone(&self, arguments: &[&str]) -> Ran {
         run(quorate(arguments).arg("--cluster").arg(self.local.cluster_path()), PATIENCE)
     }
 

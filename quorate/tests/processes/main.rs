@@ -15,13 +15,16 @@ mod evidence;
 mod faults;
 mod files;
 mod harness;
+mod heads;
 mod leader_crash;
 #[cfg(feature = "faults")]
 mod linearizable;
 mod open_files;
 mod past;
+mod past_mounts;
 mod posix;
 mod readme;
+mod receipts;
 mod strangers;
 mod stuck;
 mod trees;
