@@ -6,7 +6,8 @@
 use crate::args::{AuditAction, AuditArgs, AuditExportArgs, AuditVerifyArgs, Output};
 use crate::commands::new_file::NewFile;
 use crate::commands::{
-    check, compare, connect, diff, evidence, past, prove, receipt, replay, sources, transition, trust, watch,
+    check, compare, connect, diff, evidence, heights, past, prove, receipt, replay, sources, transition,
+    trust, watch,
 };
 use crate::failure::{CommandResult, Failure};
 use crate::say;
@@ -31,6 +32,7 @@ pub fn run(args: &AuditArgs) -> CommandResult {
         AuditAction::Watch(args) => watch::run(args),
         AuditAction::Compare(args) => compare::run(args),
         AuditAction::Evidence(args) => evidence::run(args),
+        AuditAction::Heights(args) => heights::list(args),
         AuditAction::Who(args) => past::who(args),
         AuditAction::Log(args) => past::log(args),
         AuditAction::Diff(args) => diff::run(args),

@@ -11,6 +11,7 @@ pub mod connect;
 pub mod dev;
 pub mod diff;
 pub mod evidence;
+pub mod heights;
 pub mod init;
 pub mod key;
 pub mod mount;
