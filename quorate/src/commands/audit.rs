@@ -6,7 +6,7 @@
 use crate::args::{AuditAction, AuditArgs, AuditExportArgs, AuditVerifyArgs, Output};
 use crate::commands::new_file::NewFile;
 use crate::commands::{
-    check, connect, diff, evidence, past, prove, receipt, replay, sources, transition, trust,
+    check, connect, diff, evidence, past, prove, receipt, replay, sources, tlog, transition, trust,
 };
 use crate::failure::{CommandResult, Failure};
 use crate::say;
@@ -34,6 +34,7 @@ pub fn run(args: &AuditArgs) -> CommandResult {
         AuditAction::Log(args) => past::log(args),
         AuditAction::Diff(args) => diff::run(args),
         AuditAction::Transition(args) => transition::write_transition(args),
+        AuditAction::Tlog(args) => tlog::run(args),
     };
     done.map_err(|failure| failure.with_code(CANNOT_TELL))
 }
