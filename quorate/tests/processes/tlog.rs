@@ -2,6 +2,8 @@
 //! the crates `signed_note` and `tlog_tiles`, and openssl. They accept what a quorum signed, and refuse one signature
 //! less.
 
+mod serve;
+
 use crate::harness::{Cluster, PATIENCE, Ran, run, shell, wait_until};
 use serde_json::Value;
 use signed_note::{Note, StandardVerifier, VerifierList};

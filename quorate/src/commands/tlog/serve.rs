@@ -60,7 +60,10 @@ pub fn run(args: &TlogServeArgs) -> CommandResult {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = TcpListener::bind(args.listen).await.map_err(|error| {
-            Failure::new(format!("cannot listen on {}: {error}; name another address with --listen", args.listen))
+            Failure::new(format!(
+                "cannot listen on {}: {error}; name another address with --listen",
+                args.listen
+            ))
         })?;
         say!("serving {} at http://{}/", args.directory.display(), listener.local_addr()?);
         serve(&listener, Arc::new(directory)).await
@@ -167,9 +170,24 @@ mod tests {
         assert!(matches!(wanted("/policy"), Some(Wanted::Policy)));
         assert!(matches!(wanted("/tile/entries/x001/x234/067.p/5"), Some(Wanted::Tile(_))));
         for path in [
-            "/", "", "checkpoint", "//checkpoint", "/checkpoint/", "/./checkpoint", "/../checkpoint", "/tile/0/../0/000",
-            "/tile/0/%2e%2e/000", "/tile/0/000/../../../etc/passwd", "/etc/passwd", "/tile/0/0000", "/tile/0/000.p/0",
-            "/tile/0/000\\..", "/heads", "/.tmp123", "/tile", "/tile/0/",
+            "/",
+            "",
+            "checkpoint",
+            "//checkpoint",
+            "/checkpoint/",
+            "/./checkpoint",
+            "/../checkpoint",
+            "/tile/0/../0/000",
+            "/tile/0/%2e%2e/000",
+            "/tile/0/000/../../../etc/passwd",
+            "/etc/passwd",
+            "/tile/0/0000",
+            "/tile/0/000.p/0",
+            "/tile/0/000\\..",
+            "/heads",
+            "/.tmp123",
+            "/tile",
+            "/tile/0/",
         ] {
             assert!(wanted(path).is_none(), "{path}");
         }
