@@ -2,7 +2,7 @@
 //!
 //! Invariant: every command that verifies names the cluster file that it trusts, and has an output for programs.
 
-use super::{At, ClusterArgs, Output};
+use super::{At, ClusterArgs, Output, TlogArgs};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -57,6 +57,8 @@ pub enum AuditAction {
     /// Write one height with the part of the state before it that its execution needs: `check` executes it again
     /// without the rest. Exit 0 written and it holds, 1 it does not, or the history below is broken, 2 cannot tell.
     Transition(AuditTransitionArgs),
+    /// The log of headers in the open formats of C2SP, for programs that nobody here wrote.
+    Tlog(TlogArgs),
 }
 
 /// `quorate audit who`.

@@ -6,8 +6,8 @@
 use crate::args::{AuditAction, AuditArgs, AuditExportArgs, AuditVerifyArgs, Output};
 use crate::commands::new_file::NewFile;
 use crate::commands::{
-    check, compare, connect, diff, evidence, heights, past, prove, receipt, replay, sources, transition,
-    trust, watch,
+    check, compare, connect, diff, evidence, heights, past, prove, receipt, replay, sources, tlog,
+    transition, trust, watch,
 };
 use crate::failure::{CommandResult, Failure};
 use crate::say;
@@ -37,6 +37,7 @@ pub fn run(args: &AuditArgs) -> CommandResult {
         AuditAction::Log(args) => past::log(args),
         AuditAction::Diff(args) => diff::run(args),
         AuditAction::Transition(args) => transition::write_transition(args),
+        AuditAction::Tlog(args) => tlog::run(args),
     };
     done.map_err(|failure| failure.with_code(CANNOT_TELL))
 }

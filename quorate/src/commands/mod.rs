@@ -23,6 +23,7 @@ pub mod replay;
 pub mod replica;
 pub mod sources;
 pub mod status;
+pub mod tlog;
 pub mod transition;
 pub mod trust;
 pub mod watch;

@@ -27,6 +27,7 @@ mod readme;
 mod receipts;
 mod strangers;
 mod stuck;
+mod tlog;
 mod trees;
 mod two_mounts;
 mod user;

@@ -35,6 +35,7 @@ fn the_commands_of_the_readme_work_as_they_stand_there() {
     for (number, free) in quorate_cluster::ports::free_addresses(4).unwrap().iter().enumerate() {
         script = script.replace(&format!("127.0.0.1:710{}", number + 1), free);
     }
+    script = script.replace("127.0.0.1:8080", "127.0.0.1:0");
     assert!(!script.contains(":710"), "{script}");
     // The reader runs what goes to the background until it is stopped.
     let script = format!(
@@ -68,6 +69,11 @@ fn every_command_has_help() {
         "audit evidence list",
         "audit evidence show",
         "audit evidence verify",
+        "audit tlog",
+        "audit tlog export",
+        "audit tlog check",
+        "audit tlog prove",
+        "audit tlog serve",
         "bench",
         "bench meta",
         "bench consensus",
