@@ -37,4 +37,4 @@ pub use source::{Source, SourceError};
 pub use statements::{StatementText, statement_name, statements};
 pub use trace::{Aspect, Subject, Touch, Trace};
 pub use transition::{Judgement, NoTransition, TRANSITION_BYTES_MAX, TRANSITION_MAGIC, Transition};
-pub use verify::{SignedSource, follow, verify};
+pub use verify::{OneByOne, SignedSource, follow, verify};

@@ -23,10 +23,12 @@ pub trait SignedSource {
     fn next(&mut self) -> Result<Option<Signed>, SourceError>;
 }
 
-/// A source whose signatures are checked one height after the other.
-struct OneByOne<'a> {
-    source: &'a mut dyn Source,
-    signatures: Signatures<'a>,
+/// A source whose signatures are checked one height after the other, each when it is asked for.
+pub struct OneByOne<'a> {
+    /// The heights.
+    pub source: &'a mut dyn Source,
+    /// Whose signatures count.
+    pub signatures: Signatures<'a>,
 }
 
 impl SignedSource for OneByOne<'_> {

@@ -7,7 +7,7 @@ use quorate_crypto::{
     Address, Bounded, Certificate, CertificateKind, Ed25519Signer, Ed25519Verifier, Hash, Member, MemberSet,
     NodeSeed, Role, Signer as _, Statement,
 };
-use quorate_execution::{Environment, State};
+use quorate_execution::{Changes, Environment, State};
 use quorate_protocol::envelope::session_id;
 use quorate_protocol::file::Name;
 use quorate_protocol::genesis::{GENESIS_VERSION, Parameters};
@@ -38,6 +38,7 @@ pub struct History {
     verifier: Ed25519Verifier,
     session: SessionId,
     state: State,
+    changes: Changes,
     sequence: u64,
     files: u64,
     /// Where the next files are made, and the next inode number.
@@ -94,6 +95,7 @@ impl History {
             verifier: Ed25519Verifier::with_keys(members),
             session: session_id(&cluster, &principal.public(), &NONCE),
             state: State::genesis(&genesis).expect("a genesis that a cluster can start from"),
+            changes: Changes::new(),
             principal,
             genesis,
             sequence: 0,
@@ -113,6 +115,12 @@ impl History {
     #[must_use]
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// The rows that the last height changed.
+    #[must_use]
+    pub fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     /// The next height: one envelope that makes `files` files, or the session's registration.
@@ -137,7 +145,9 @@ impl History {
         let environment =
             Environment { cluster: self.cluster, members: &self.genesis.members, verifier: &self.verifier };
         let executed = self.state.execute(&environment, height, &proposal, digest);
-        self.state = executed.expect("a proposal without a static fault").state;
+        let executed = executed.expect("a proposal without a static fault");
+        self.state = executed.state;
+        self.changes = executed.changes;
         let header = self.state.header().clone();
         let certificate = self.certify(&header);
         CommittedBatch { batch: Batch { header, proposal }, certificate }

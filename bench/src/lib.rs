@@ -11,6 +11,7 @@ mod field;
 pub mod history;
 #[cfg(feature = "faults")]
 mod hostile;
+pub mod listing;
 pub mod meta;
 pub mod report;
 #[cfg(feature = "faults")]

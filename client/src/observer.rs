@@ -104,11 +104,6 @@ impl Observer {
         crate::heights::height_at(&self.core, time).await
     }
 
-    /// Asks every replica for the heads of the log that it signed. No signature is checked here.
-    pub async fn log_heads(&self) -> Vec<ShownHeads> {
-        crate::heads::heads(&self.core).await
-    }
-
     /// Asks one replica for committed heights from this one on. Nothing of it is judged here, not even whether it
     /// contradicts what is known.
     ///
@@ -119,13 +114,18 @@ impl Observer {
         replica: ReplicaIndex,
         from: Height,
     ) -> Result<Vec<CommittedBatch>, String> {
-        crate::shown::history_of(&self.core, replica, from).await
+        crate::status::history_of(&self.core, replica, from).await
     }
 
     /// Asks every replica whether it has sent a COMMIT for this height or a higher one (rule R4). Who does not answer
     /// is left out; the answers are words.
     pub async fn have_voted_for(&self, height: Height) -> Vec<(ReplicaIndex, bool)> {
-        crate::shown::have_voted_for(&self.core, height).await
+        crate::status::have_voted_for(&self.core, height).await
+    }
+
+    /// Asks every replica for the heads of the log that it signed. No signature is checked here.
+    pub async fn log_heads(&self) -> Vec<ShownHeads> {
+        crate::heads::heads(&self.core).await
     }
 
     /// Asks every replica for the evidence that it holds. Nothing of it is judged here.

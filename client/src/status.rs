@@ -1,7 +1,8 @@
 //! How the cluster is, and its history.
 //!
 //! Invariant: a status proves nothing and is never answered to a filesystem call; of a history every header
-//! stands under a certificate that was checked.
+//! stands under a certificate that was checked, except where one replica is asked for its own: whoever asks judges that
+//! himself, also when it contradicts what this client knows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -161,4 +162,34 @@ fn check_history(core: &Core, from: Height, batches: &[CommittedBatch]) -> Resul
         height = height.saturating_add(1);
     }
     Ok(())
+}
+
+/// Asks one replica for committed heights from this one on.
+pub(crate) async fn history_of(
+    core: &Core,
+    replica: ReplicaIndex,
+    from: Height,
+) -> Result<Vec<CommittedBatch>, String> {
+    match core.request(replica, Arc::new(ClientRequest::History { from })).await {
+        Ok(ClientReply::History(batches)) => Ok(batches.into_inner()),
+        Ok(ClientReply::Refused { text, .. }) => Err(String::from_utf8_lossy(&text).into_owned()),
+        Ok(_) => Err("it answers something else".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Asks all replicas whether they have sent a COMMIT for this height or a higher one; who does not answer is left out.
+pub(crate) async fn have_voted_for(core: &Core, height: Height) -> Vec<(ReplicaIndex, bool)> {
+    let request = Arc::new(ClientRequest::Highest { known: height.saturating_sub(1) });
+    let mut race = Race::new();
+    for replica in core.members.indices() {
+        race.push(replica, core.request(replica, Arc::clone(&request)));
+    }
+    let mut answers = Vec::with_capacity(core.members.n());
+    while let Some((replica, reply)) = race.next().await {
+        if let Ok(ClientReply::Highest { height: highest, .. }) = reply {
+            answers.push((replica, highest >= height));
+        }
+    }
+    answers
 }

@@ -15,6 +15,12 @@ macro_rules! say {
     }};
 }
 
+/// Says something on standard error that ends nothing.
+pub fn complain(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "quorate: {text}");
+}
+
 /// Exit status of an ordinary failure.
 pub const FAILED: u8 = 1;
 

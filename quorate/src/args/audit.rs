@@ -33,6 +33,9 @@ pub enum AuditAction {
     Check(AuditCheckArgs),
     /// Print the policy of a cluster: what `check --policy` trusts in place of the cluster file.
     Policy(AuditPolicyArgs),
+    /// Print what was ordered, one JSON line for each operation, each height once it is checked. Exit 0 at the end, 1
+    /// at a height that does not hold, 2 cannot tell.
+    Watch(AuditWatchArgs),
     /// Compare the heads of all replicas of the live cluster. Exit 0 they lie on one chain, 1 two certified heads
     /// conflict (both are shown), 2 cannot tell.
     Compare(CompareArgs),
@@ -146,6 +149,26 @@ pub struct AuditTransitionArgs {
     /// How to print what it shows.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
+}
+
+/// `quorate audit watch`.
+#[derive(Args, Debug)]
+pub struct AuditWatchArgs {
+    /// Print heights above this one only; those below are checked all the same.
+    #[arg(long, value_name = "HEIGHT", default_value_t = 0)]
+    pub after: u64,
+    /// Say what came of each operation, too: executes all of them again, which holds the whole state in memory.
+    #[arg(long)]
+    pub results: bool,
+    /// Go on when the end is reached, for as long as it takes; of a live cluster only.
+    #[arg(long, conflicts_with_all = ["dir", "bundle"])]
+    pub follow: bool,
+    /// How long to wait before a live cluster is asked again, with `--follow`.
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(50..=60_000))]
+    pub interval_ms: u64,
+    /// Where the heights are.
+    #[command(flatten)]
+    pub history: HistoryArgs,
 }
 
 /// `quorate audit compare`.

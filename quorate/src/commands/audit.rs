@@ -6,7 +6,8 @@
 use crate::args::{AuditAction, AuditArgs, AuditExportArgs, AuditVerifyArgs, Output};
 use crate::commands::new_file::NewFile;
 use crate::commands::{
-    check, compare, connect, diff, evidence, heights, past, prove, receipt, replay, sources, transition, trust,
+    check, compare, connect, diff, evidence, heights, past, prove, receipt, replay, sources, transition,
+    trust, watch,
 };
 use crate::failure::{CommandResult, Failure};
 use crate::say;
@@ -28,6 +29,7 @@ pub fn run(args: &AuditArgs) -> CommandResult {
         AuditAction::Receipt(args) => receipt::write_receipt(args),
         AuditAction::Check(args) => check::run(args),
         AuditAction::Policy(args) => trust::print_policy(args),
+        AuditAction::Watch(args) => watch::run(args),
         AuditAction::Compare(args) => compare::run(args),
         AuditAction::Evidence(args) => evidence::run(args),
         AuditAction::Heights(args) => heights::list(args),

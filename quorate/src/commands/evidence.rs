@@ -6,7 +6,7 @@
 use crate::args::{EvidenceAction, EvidenceArgs, EvidenceSourceArgs, Output, TrustArgs};
 use crate::commands::check::Judged;
 use crate::commands::{connect, trust};
-use crate::failure::{CommandResult, Failure};
+use crate::failure::{CommandResult, Failure, complain};
 use crate::say;
 use quorate_audit::{Court, Guilt, NoProof, StatementText, genesis_header, statement_name, statements};
 use quorate_client::ShownEvidence;
@@ -128,10 +128,6 @@ impl Gathered {
             (false, 0) => CANNOT_TELL,
         })
     }
-}
-
-fn complain(text: &str) {
-    let _ = writeln!(std::io::stderr(), "quorate: {text}");
 }
 
 fn gather(args: &EvidenceSourceArgs) -> Result<(Judge, Gathered), Failure> {

@@ -4,7 +4,7 @@
 
 use crate::args::HistoryArgs;
 use crate::commands::connect;
-use crate::failure::Failure;
+use crate::failure::{Failure, complain};
 use quorate_audit::{BundleReader, NoBundle, Source, SourceError};
 use quorate_client::Observer;
 use quorate_crypto::Hash;
@@ -17,7 +17,7 @@ use quorate_transport::ClusterFile;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::BufReader;
-use std::path::Path;
+use std::time::Duration;
 use tokio::runtime::Runtime;
 
 /// Batches above the last committed height that a log may hold; the protocol's window keeps below it.
@@ -48,12 +48,13 @@ pub fn open(cluster: &ClusterFile, place: &HistoryArgs) -> Result<Box<dyn Source
             })?;
         return Ok(Box::new(bundle));
     }
-    let key = place.key.as_ref().ok_or_else(|| {
-        Failure::new(
-            "a live cluster needs --key (or QUORATE_KEY); a stored one --dir DIRECTORY or --bundle FILE",
-        )
-    })?;
-    Ok(Box::new(LiveSource::start(&place.cluster, key)?))
+    Ok(Box::new(LiveSource::start(place)?))
+}
+
+/// The live cluster, as a source without an end: at the last height it waits for more, and when nobody answers it
+/// says so once and asks again, at this interval.
+pub fn following(place: &HistoryArgs, interval: Duration) -> Result<Box<dyn Source>, Failure> {
+    Ok(Box::new(Following { live: LiveSource::start(place)?, interval, silent: false }))
 }
 
 /// The committed heights of a replica's log, read as they lie on the disk.
@@ -125,9 +126,14 @@ struct LiveSource {
 }
 
 impl LiveSource {
-    fn start(cluster: &Path, key: &Path) -> Result<Self, Failure> {
+    fn start(place: &HistoryArgs) -> Result<Self, Failure> {
+        let key = place.key.as_ref().ok_or_else(|| {
+            Failure::new(
+                "a live cluster needs --key (or QUORATE_KEY); a stored one --dir DIRECTORY or --bundle FILE",
+            )
+        })?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let observer = runtime.block_on(connect::observe(cluster, key))?;
+        let observer = runtime.block_on(connect::observe(&place.cluster, key))?;
         Ok(Self { runtime, observer, fetched: VecDeque::new(), next: 1 })
     }
 }
@@ -146,5 +152,37 @@ impl Source for LiveSource {
             self.next = batch.batch.header.height.saturating_add(1);
         }
         Ok(batch)
+    }
+}
+
+/// A live cluster that is asked again and again.
+struct Following {
+    live: LiveSource,
+    interval: Duration,
+    /// Whether nobody answered the last time.
+    silent: bool,
+}
+
+impl Source for Following {
+    fn next(&mut self) -> Result<Option<CommittedBatch>, SourceError> {
+        loop {
+            match self.live.next() {
+                Ok(Some(committed)) => {
+                    self.silent = false;
+                    return Ok(Some(committed));
+                }
+                Ok(None) => self.silent = false,
+                Err(SourceError::Unavailable(text)) => {
+                    if !self.silent {
+                        complain(&format!("nobody shows height {}: {text}; asking again", self.live.next));
+                    }
+                    self.silent = true;
+                }
+                Err(damaged @ SourceError::Damaged { .. }) => return Err(damaged),
+            }
+            // In the runtime, so that the connections stay.
+            let interval = self.interval;
+            self.live.runtime.block_on(async { tokio::time::sleep(interval).await });
+        }
     }
 }

@@ -30,3 +30,4 @@ mod stuck;
 mod trees;
 mod two_mounts;
 mod user;
+mod watch;
