@@ -3,7 +3,7 @@
 //! Invariant: no handler waits for anything; what it needs of the request is copied before it returns. What
 //! needs no answer of the cluster (a buffered write, the close of a clean file) is answered at once.
 
-use crate::answer::{self, GENERATION, NEVER, fail};
+use crate::answer::{self, GENERATION, fail};
 use crate::caller::Caller;
 use crate::opening::{create, open};
 use crate::operations::AttributeChanges;
@@ -80,7 +80,7 @@ impl Filesystem for Adapter {
         match convert::name(name) {
             Err(errno) => reply.error(fail(errno)),
             Ok(name) => self.task(Caller::of(request), |mount| async move {
-                answer::entry(reply, mount.lookup(&credential, parent.0, name).await);
+                answer::entry(reply, mount.options.belief(), mount.lookup(&credential, parent.0, name).await);
             }),
         }
     }
@@ -92,7 +92,7 @@ impl Filesystem for Adapter {
                 ROOT => mount.root_attributes(&credential).await,
                 ino => mount.attributes(&credential, ino).await,
             };
-            answer::attributes(reply, found);
+            answer::attributes(reply, mount.options.belief(), found);
         });
     }
 
@@ -126,7 +126,7 @@ impl Filesystem for Adapter {
         self.task(Caller::of(request), |mount| async move {
             let file = handle.and_then(|handle| mount.files.file(handle.0));
             let changed = mount.set_attributes(&credential, ino.0, changes, file.as_deref()).await;
-            answer::attributes(reply, changed);
+            answer::attributes(reply, mount.options.belief(), changed);
         });
     }
 
@@ -157,6 +157,7 @@ impl Filesystem for Adapter {
                 let place = (parent.0, name);
                 answer::entry(
                     reply,
+                    mount.options.belief(),
                     mount.mknod(&credential, place, (mode, rdev), convert::mode(umask)).await,
                 );
             }),
@@ -177,7 +178,11 @@ impl Filesystem for Adapter {
             Err(errno) => reply.error(fail(errno)),
             Ok(name) => self.task(Caller::of(request), |mount| async move {
                 let (mode, umask) = (convert::mode(mode), convert::mode(umask));
-                answer::entry(reply, mount.mkdir(&credential, (parent.0, name), mode, umask).await);
+                answer::entry(
+                    reply,
+                    mount.options.belief(),
+                    mount.mkdir(&credential, (parent.0, name), mode, umask).await,
+                );
             }),
         }
     }
@@ -208,7 +213,11 @@ impl Filesystem for Adapter {
         match convert::name(name) {
             Err(errno) => reply.error(fail(errno)),
             Ok(name) => self.task(Caller::of(request), |mount| async move {
-                answer::entry(reply, mount.symlink(&credential, (parent.0, name), target).await);
+                answer::entry(
+                    reply,
+                    mount.options.belief(),
+                    mount.symlink(&credential, (parent.0, name), target).await,
+                );
             }),
         }
     }
@@ -248,7 +257,11 @@ impl Filesystem for Adapter {
         match convert::name(name) {
             Err(errno) => reply.error(fail(errno)),
             Ok(name) => self.task(Caller::of(request), |mount| async move {
-                answer::entry(reply, mount.link(&credential, ino.0, parent.0, name).await);
+                answer::entry(
+                    reply,
+                    mount.options.belief(),
+                    mount.link(&credential, ino.0, parent.0, name).await,
+                );
             }),
         }
     }
@@ -256,10 +269,8 @@ impl Filesystem for Adapter {
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let credential = credentials::of(request);
         self.task(Caller::of(request), |mount| async move {
-            match open(&mount, credential, ino.0, flags.0).await {
-                Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
-                Err(errno) => reply.error(fail(errno)),
-            }
+            let opened = open(&mount, credential, ino.0, flags.0).await;
+            answer::opened(reply, &mount.options, opened);
         });
     }
 
@@ -280,7 +291,7 @@ impl Filesystem for Adapter {
                 let modes = (convert::mode(mode), convert::mode(umask));
                 match create(&mount, credential, (parent.0, name), modes, flags).await {
                     Ok((attributes, handle)) => reply.created(
-                        &NEVER,
+                        &mount.options.belief(),
                         &convert::attributes(&attributes),
                         GENERATION,
                         FileHandle(handle),
@@ -445,10 +456,8 @@ impl Filesystem for Adapter {
     fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let credential = credentials::of(request);
         self.task(Caller::of(request), |mount| async move {
-            match mount.open_directory(&credential, ino.0).await {
-                Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
-                Err(errno) => reply.error(fail(errno)),
-            }
+            let opened = mount.open_directory(&credential, ino.0).await;
+            answer::opened(reply, &mount.options, opened);
         });
     }
 

@@ -3,13 +3,14 @@
 //! Invariant: every outcome is one answer, and an errno is passed on as it is.
 
 use crate::convert;
+use crate::options::MountOptions;
 use crate::shared::Outcome;
-use fuser::{Errno, Generation, ReplyAttr, ReplyEmpty, ReplyEntry, ReplyXattr};
+use fuser::{
+    Errno, FileHandle, FopenFlags, Generation, ReplyAttr, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyXattr,
+};
 use quorate_protocol::file::Attributes;
 use std::time::Duration;
 
-/// How long the kernel may believe a name or an attribute.
-pub const NEVER: Duration = Duration::ZERO;
 /// Inode numbers are never used again, so one generation is enough (rule S8).
 pub const GENERATION: Generation = Generation(1);
 
@@ -18,18 +19,28 @@ pub fn fail(errno: i32) -> Errno {
     Errno::from_i32(errno)
 }
 
-/// Answers with an inode that the kernel learns of.
-pub fn entry(reply: ReplyEntry, outcome: Outcome<Attributes>) {
+/// Answers with an inode that the kernel learns of, and believes in for so long.
+pub fn entry(reply: ReplyEntry, belief: Duration, outcome: Outcome<Attributes>) {
     match outcome {
-        Ok(attributes) => reply.entry(&NEVER, &convert::attributes(&attributes), GENERATION),
+        Ok(attributes) => reply.entry(&belief, &convert::attributes(&attributes), GENERATION),
         Err(errno) => reply.error(fail(errno)),
     }
 }
 
-/// Answers with attributes.
-pub fn attributes(reply: ReplyAttr, outcome: Outcome<Attributes>) {
+/// Answers with attributes, which the kernel believes for so long.
+pub fn attributes(reply: ReplyAttr, belief: Duration, outcome: Outcome<Attributes>) {
     match outcome {
-        Ok(attributes) => reply.attr(&NEVER, &convert::attributes(&attributes)),
+        Ok(attributes) => reply.attr(&belief, &convert::attributes(&attributes)),
+        Err(errno) => reply.error(fail(errno)),
+    }
+}
+
+/// Answers with a handle; where nothing ever changes, the kernel keeps what it reads by it.
+pub fn opened(reply: ReplyOpen, options: &MountOptions, outcome: Outcome<u64>) {
+    let kept = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
+    match outcome {
+        Ok(handle) if options.past.is_some() => reply.opened(FileHandle(handle), kept),
+        Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
         Err(errno) => reply.error(fail(errno)),
     }
 }

@@ -281,6 +281,9 @@ fn mount_as_root(path: &Path, options: &MountOptions) -> Result<OwnedFd, MountEr
     if options.allow_other {
         data.push_str(",allow_other");
     }
+    if options.past.is_some() {
+        data.push_str(",default_permissions");
+    }
     let mut flags = MsFlags::MS_NOATIME;
     for (wanted, flag) in [
         (options.read_only, MsFlags::MS_RDONLY),
@@ -290,7 +293,7 @@ fn mount_as_root(path: &Path, options: &MountOptions) -> Result<OwnedFd, MountEr
     ] {
         flags.set(flag, wanted);
     }
-    nix::mount::mount(Some("quorate"), path, Some(TYPE), flags, Some(data.as_str()))
+    nix::mount::mount(Some(options.source().as_str()), path, Some(TYPE), flags, Some(data.as_str()))
         .map_err(|error| failed(error.into()))?;
     Ok(device.into())
 }
@@ -304,9 +307,13 @@ fn mount_by_helper(path: &Path, options: &MountOptions) -> Result<OwnedFd, Mount
         socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::empty()).map_err(|error| {
             MountError::Refused { what: "mount", path: path.to_owned(), source: error.into() }
         })?;
-    let mut list =
-        format!("fsname=quorate,subtype=quorate,noatime,{}", if options.read_only { "ro" } else { "rw" });
-    for (wanted, option) in [(options.allow_other, ",allow_other"), (options.no_exec, ",noexec")] {
+    let access = if options.read_only { "ro" } else { "rw" };
+    let mut list = format!("fsname={},subtype=quorate,noatime,{access}", options.source());
+    for (wanted, option) in [
+        (options.allow_other, ",allow_other"),
+        (options.no_exec, ",noexec"),
+        (options.past.is_some(), ",default_permissions"),
+    ] {
         if wanted {
             list.push_str(option);
         }

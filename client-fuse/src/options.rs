@@ -3,10 +3,16 @@
 //! Invariant: an option that is not known is an error that names it, except those that mount(8) and fstab
 //! hand through and that mean nothing to a filesystem.
 
+use quorate_protocol::Height;
 use std::time::Duration;
 
 /// Seconds that an operation of a `soft` mount waits for the cluster.
 pub const TIMEO_SECONDS_DEFAULT: u64 = 30;
+
+/// What may change at any time is believed for no time at all.
+const NEVER: Duration = Duration::ZERO;
+/// What never changes is believed for longer than a machine runs.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// How a filesystem is mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +29,9 @@ pub struct MountOptions {
     pub no_exec: bool,
     /// `soft,timeo=SECONDS`; `None` for `hard`.
     pub deadline: Option<Duration>,
+    /// The one height that is mounted, by no option of the list: nothing in it ever changes, so that the kernel may
+    /// keep what it has learnt, and checks permissions by itself.
+    pub past: Option<Height>,
 }
 
 impl Default for MountOptions {
@@ -34,6 +43,7 @@ impl Default for MountOptions {
             devices: false,
             no_exec: false,
             deadline: Some(Duration::from_secs(TIMEO_SECONDS_DEFAULT)),
+            past: None,
         }
     }
 }
@@ -52,6 +62,18 @@ pub enum OptionError {
 }
 
 impl MountOptions {
+    /// How long the kernel may believe a name or an attribute.
+    #[must_use]
+    pub fn belief(&self) -> Duration {
+        if self.past.is_some() { FOR_EVER } else { NEVER }
+    }
+
+    /// What is mounted, as mount(8) shows it.
+    #[must_use]
+    pub fn source(&self) -> String {
+        self.past.map_or_else(|| "quorate".to_owned(), |height| format!("quorate@{height}"))
+    }
+
     /// Reads a list that is separated by commas.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use crate::failure::{CommandResult, Failure};
 use quorate_client::{Client, ClientError, ClientOptions, Freshness};
 use quorate_client_fuse::{MountError, MountOptions, Mounted, mount};
 use quorate_protocol::query::Query;
-use quorate_protocol::{Credential, Groups};
+use quorate_protocol::{Credential, Groups, Height};
 use std::io::Read as _;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -65,8 +65,9 @@ fn foreground(args: &MountArgs, options: MountOptions) -> CommandResult {
         let mut client = connect::connect(&args.cluster, client_options).await?;
         let mut options = options;
         if let Some(at) = args.at {
-            client = past(&client, at).await?;
-            options.read_only = true;
+            let (height, at_height) = past(&client, at).await?;
+            client = at_height;
+            options = MountOptions { read_only: true, past: Some(height), ..options };
         }
         let mounted = mount(client.clone(), runtime.handle().clone(), &args.path, options)?;
         until_over(&mounted).await?;
@@ -86,14 +87,14 @@ fn foreground(args: &MountArgs, options: MountOptions) -> CommandResult {
 }
 
 /// The same client for one height, which some replica keeps.
-async fn past(client: &Client, at: At) -> Result<Client, Failure> {
+async fn past(client: &Client, at: At) -> Result<(Height, Client), Failure> {
     let header = heights::find(&client.observer(), at).await?;
     tracing::info!(height = header.height, time = heights::text(header.time), "a past height is mounted");
     let past = client.at(header.height);
     let root = Credential { uid: 0, gid: 0, groups: Groups::OfPrincipal };
     // An errno is an answer: that user may not look at the root.
     match past.read(&root, Query::Attributes { ino: ROOT_INO }, Freshness::Floor).await {
-        Ok(_) | Err(ClientError::Errno(_)) => Ok(past),
+        Ok(_) | Err(ClientError::Errno(_)) => Ok((header.height, past)),
         Err(error) => Err(heights::unreadable(header.height, error)),
     }
 }

@@ -119,9 +119,20 @@ fn a_past_height_is_mounted_as_it_was_and_read_only() {
     let cluster = Cluster::start();
     let mount = cluster.mount("a");
     let then = some_past(&cluster, &mount);
-    let past = cluster.mount_by("past", &["--at", &then.height.to_string()]);
+    let past = cluster.mount_by("past", &["--at", &then.height.to_string(), "-o", "allow_other"]);
     compare(&cluster, &past, &then);
     assert!(mount_options(&past.path).iter().any(|option| option == "ro"));
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(table.contains(&format!("quorate@{} ro", then.height)), "{table}");
+    // Whoever may not search a directory does not get through it, whatever the kernel has learnt meanwhile.
+    assert!(std::fs::metadata(past.at("d/0/0/file-0")).is_ok());
+    let as_user = |command: &str| {
+        let mut user = std::process::Command::new("setpriv");
+        user.args(["--reuid=1000", "--regid=1001", "--clear-groups", "bash", "-c", command]);
+        run(user.current_dir(&past.path), PATIENCE).code
+    };
+    assert_eq!(as_user("cat d/large-0 > /dev/null"), 0);
+    assert_ne!(as_user("stat d/0/0/file-0"), 0);
     // Nothing can be changed, by nobody.
     let read_only = Some(libc_erofs());
     let large = past.at("d/large-0");
@@ -204,6 +215,7 @@ fn a_height_that_cannot_be_read_is_an_error_that_says_why() {
     let cluster = Cluster::start_keeping(20, 1);
     let mount = cluster.mount("a");
     std::fs::write(mount.at("file"), noise(1, 50_000)).unwrap();
+    mount.shell("mkdir d && echo other > d/other");
     let then = cluster.settle()["height"].as_u64().unwrap();
     let past = cluster.mount_by("past", &["--at", &then.to_string()]);
     assert_eq!(std::fs::metadata(past.at("file")).unwrap().len(), 50_000);
@@ -227,9 +239,12 @@ fn a_height_that_cannot_be_read_is_an_error_that_says_why() {
     let out = out.to_str().unwrap();
     cluster.quorate(&["audit", "prove", "/", "--at", &height, "--out", out]).expect_one_line(2, &horizon);
     // What is open there fails; it never looks as if nothing had been there.
-    let listed = std::fs::read_dir(&past.path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let listed = std::fs::read_dir(past.at("d")).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     assert_eq!(listed.unwrap_err().raw_os_error(), Some(5));
-    assert_eq!(std::fs::metadata(past.at("file")).unwrap_err().raw_os_error(), Some(5));
+    assert_eq!(std::fs::metadata(past.at("d/other")).unwrap_err().raw_os_error(), Some(5));
+    assert_eq!(std::fs::read(past.at("file")).unwrap_err().raw_os_error(), Some(5));
+    // What was learnt of it is as true as ever.
+    assert_eq!(std::fs::metadata(past.at("file")).unwrap().len(), 50_000);
     for (at, words) in [
         ("1000000000", ["above the head", "1000000000"]),
         ("2099-01-01T00:00:00Z", ["lies in the future", "2099"]),
