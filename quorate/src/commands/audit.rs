@@ -3,19 +3,20 @@
 //! Invariant: only the cluster file is trusted; what a directory or a replica gives is verified from
 //! genesis on. Exit 0 it holds, 1 it is broken, 2 it cannot be told.
 
-use crate::args::{AuditAction, AuditArgs, AuditExportArgs, AuditVerifyArgs, Output};
+use crate::args::{AuditAction, AuditArgs, AuditExportArgs, Output};
 use crate::commands::new_file::NewFile;
+use crate::commands::verify::Audited;
 use crate::commands::{
-    check, compare, connect, diff, evidence, past, prove, receipt, replay, sources, transition, trust, watch,
+    check, compare, connect, diff, evidence, memory, past, prove, receipt, sources, transition, trust,
+    verify, watch,
 };
 use crate::failure::{CommandResult, Failure};
 use crate::say;
-use quorate_audit::{BundleWriter, Policy, Report, Source, SourceError, Verdict, verify};
+use quorate_audit::{Auditor, BundleWriter, Policy, Report, Source, SourceError, Verdict};
 use quorate_protocol::peer::CommittedBatch;
-use quorate_transport::ClusterFile;
 use std::io::{BufWriter, Write};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Exit status when nothing can be said.
 const CANNOT_TELL: u8 = 2;
@@ -23,7 +24,7 @@ const CANNOT_TELL: u8 = 2;
 /// Runs an audit.
 pub fn run(args: &AuditArgs) -> CommandResult {
     let done = match &args.action {
-        AuditAction::Verify(args) => audit(args),
+        AuditAction::Verify(args) => verify::run(args),
         AuditAction::Export(args) => export(args),
         AuditAction::Prove(args) => prove::prove(args),
         AuditAction::Receipt(args) => receipt::write_receipt(args),
@@ -31,6 +32,7 @@ pub fn run(args: &AuditArgs) -> CommandResult {
         AuditAction::Policy(args) => trust::print_policy(args),
         AuditAction::Watch(args) => watch::run(args),
         AuditAction::Compare(args) => compare::run(args),
+        AuditAction::Seen(args) => memory::run(args),
         AuditAction::Evidence(args) => evidence::run(args),
         AuditAction::Who(args) => past::who(args),
         AuditAction::Log(args) => past::log(args),
@@ -38,15 +40,6 @@ pub fn run(args: &AuditArgs) -> CommandResult {
         AuditAction::Transition(args) => transition::write_transition(args),
     };
     done.map_err(|failure| failure.with_code(CANNOT_TELL))
-}
-
-fn audit(args: &AuditVerifyArgs) -> CommandResult {
-    let cluster = connect::read_cluster(&args.history.cluster)?;
-    let mut source = sources::open(&cluster, &args.history)?;
-    let policy = if args.full { Policy::FULL } else { Policy::STANDARD };
-    let (report, took) = verify_all(&cluster, source.as_mut(), policy);
-    print(&report, args.output, took);
-    Ok(ExitCode::from(report.verdict.exit_code()))
 }
 
 /// Checks, writes what holds, and puts the file in its place once all of it does.
@@ -60,7 +53,9 @@ fn export(args: &AuditExportArgs) -> CommandResult {
     let writer = BundleWriter::new(BufWriter::new(partial), &cluster.cluster());
     let mut exporting =
         Exporting { source, writer: writer.map_err(|error| cannot(&error))?, unchecked: None };
-    let (report, took) = verify_all(&cluster, &mut exporting, Policy::STANDARD);
+    let verifier = trust::verifier(cluster.genesis());
+    let auditor = Auditor::new(cluster.genesis(), &verifier, Policy::STANDARD)?;
+    let Audited { report, took, .. } = verify::verify_all(auditor, &mut exporting, None);
     if report.verdict == Verdict::Holds {
         let written = exporting.writer.finish().and_then(|buffer| Ok(buffer.into_inner()?));
         written.and_then(NewFile::put_in_place).map_err(|error| cannot(&error))?;
@@ -85,21 +80,6 @@ impl<W: Write> Source for Exporting<W> {
         self.unchecked = self.source.next()?;
         Ok(self.unchecked.clone())
     }
-}
-
-/// Verifies all that a source has, under a progress bar.
-fn verify_all(cluster: &ClusterFile, source: &mut dyn Source, policy: Policy) -> (Report, Duration) {
-    let verifier = trust::verifier(cluster.genesis());
-    let bar = replay::bar();
-    let began = Instant::now();
-    let report = verify(cluster.genesis(), &verifier, source, policy, &mut |progress| {
-        bar.set_position(progress.height);
-        if progress.height.is_multiple_of(256) {
-            bar.set_message(format!("{} operations", progress.operations));
-        }
-    });
-    bar.finish_and_clear();
-    (report, began.elapsed())
 }
 
 /// Says what an audit found.
@@ -130,7 +110,8 @@ pub fn print(report: &Report, output: Output, took: Duration) {
     }
 }
 
-fn json(report: &Report, took: Duration) -> serde_json::Value {
+/// The same for programs: they rely on these names.
+pub fn json(report: &Report, took: Duration) -> serde_json::Value {
     let (verdict, height, text, rule, replica) = match &report.verdict {
         Verdict::Holds => ("holds", None, None, None, None),
         Verdict::Broken(breach) => (

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub mod against;
 pub mod audit;
 pub mod bench;
 pub mod check;
@@ -10,6 +11,7 @@ pub mod diff;
 pub mod evidence;
 pub mod init;
 pub mod key;
+pub mod memory;
 pub mod mount;
 pub mod new_file;
 pub mod past;
@@ -21,4 +23,5 @@ pub mod sources;
 pub mod status;
 pub mod transition;
 pub mod trust;
+pub mod verify;
 pub mod watch;
