@@ -286,7 +286,8 @@ failed=()
 in_a_mount() { # NAME WHAT
   say "$2"
   cat "$place/common" "$place/$1" >"$place/script"
-  quorate dev --exec "exec bash '$place/script'"
+  # Content of what was removed stays as long as a height that has it can be read.
+  quorate dev --keep-heights 8 --keep-seconds 5 --exec "exec bash '$place/script'"
 }
 
 for part in "$@"; do

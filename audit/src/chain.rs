@@ -4,17 +4,18 @@
 //! header is bound to all headers below by hash and by log root, to its proposal by digest, and to the members
 //! by their signatures; with replay, also to the state by execution.
 
-use quorate_crypto::{Certificate, CertificateError, CertificateKind, Hash, MemberSet, Verifier, encode};
+use quorate_crypto::{Certificate, Hash, MemberSet, Verifier, encode};
 use quorate_execution::{Environment, GenesisError, Receipts, State, check_static};
 use quorate_merkle::LogFrontier;
 use quorate_metadata::Error;
 use quorate_protocol::header::HEADER_VERSION;
 use quorate_protocol::peer::CommittedBatch;
-use quorate_protocol::{Genesis, Header, Height, Proposal, ReplicaIndex};
+use quorate_protocol::{Genesis, Header, Height, Proposal};
 
 use crate::anchor::{Anchor, NoAnchor};
 use crate::head::{Head, NoHead};
 use crate::report::{Breach, Progress, Rule};
+use crate::signatures::{Finding, Found, Signatures, Signed, ensure};
 use crate::trace::{Subject, Touch, Trace};
 
 /// How much is checked. The header chain, the certificates and the log always are.
@@ -54,14 +55,6 @@ pub struct Auditor<'a> {
     trace: Option<Trace>,
     touches: Vec<Touch>,
     progress: Progress,
-}
-
-/// What does not hold at the height at hand, and the replica that it is about.
-struct Finding(Rule, Option<ReplicaIndex>, String);
-
-/// Refuses unless something holds.
-fn ensure(holds: bool, rule: Rule, text: impl FnOnce() -> String) -> Result<(), Finding> {
-    if holds { Ok(()) } else { Err(Finding(rule, None, text())) }
 }
 
 impl<'a> Auditor<'a> {
@@ -179,13 +172,32 @@ impl<'a> Auditor<'a> {
     /// # Errors
     /// [`Breach`] names the height that had to come and the first rule that it breaks.
     pub fn check(&mut self, committed: &CommittedBatch) -> Result<(), Breach> {
-        let height = self.next_height();
-        self.advance(committed).map_err(|Finding(rule, replica, text)| Breach { height, replica, rule, text })
+        let found = Signatures::new(self.cluster, &self.members, self.verifier, self.policy).find(committed);
+        self.take(committed, found)
     }
 
-    fn advance(&mut self, committed: &CommittedBatch) -> Result<(), Finding> {
+    /// Checks the next height, whose signatures were checked before.
+    ///
+    /// # Errors
+    /// As [`Auditor::check`].
+    pub fn check_signed(&mut self, signed: Signed) -> Result<CommittedBatch, Breach> {
+        self.take(&signed.committed, signed.found)?;
+        Ok(signed.committed)
+    }
+
+    fn take(&mut self, committed: &CommittedBatch, found: Found) -> Result<(), Breach> {
+        let height = self.next_height();
+        self.advance(committed, found).map_err(|Finding(rule, replica, text)| Breach {
+            height,
+            replica,
+            rule,
+            text,
+        })
+    }
+
+    fn advance(&mut self, committed: &CommittedBatch, found: Found) -> Result<(), Finding> {
         let (header, proposal) = (&committed.batch.header, &committed.batch.proposal);
-        let hash = header.hash();
+        let Found { hash, signatures } = found;
         self.check_header(header)?;
         self.check_proposal(header, proposal)?;
         let mut log = self.log.clone();
@@ -193,8 +205,7 @@ impl<'a> Auditor<'a> {
         ensure(appended && log.root() == header.log_root, Rule::LogRoot, || {
             format!("the header has log root {}, the headers below it have {}", header.log_root, log.root())
         })?;
-        self.check_certificate(header, hash, committed)?;
-        self.check_envelopes(proposal)?;
+        signatures?;
         let mut trace = self.trace.clone();
         let (state, receipts) = self.replay(header, hash, proposal, trace.as_mut())?.unzip();
         let damaged = |error: Error| Finding(Rule::Execution, None, error.to_string());
@@ -257,43 +268,6 @@ impl<'a> Auditor<'a> {
                 format!("the header has {given} operations from {of}, there are {count} from {first}")
             },
         )
-    }
-
-    /// That a quorum signed COMMIT for this very header.
-    fn check_certificate(
-        &self,
-        header: &Header,
-        hash: Hash,
-        committed: &CommittedBatch,
-    ) -> Result<(), Finding> {
-        let certificate = &committed.certificate;
-        ensure(certificate.kind == CertificateKind::Commit, Rule::Certificate, || {
-            "a prepare certificate stands for a commit certificate".to_owned()
-        })?;
-        let same = certificate.height == header.height && certificate.header_hash == hash;
-        ensure(same, Rule::Certificate, || {
-            let (height, named) = (certificate.height, certificate.header_hash);
-            format!("the certificate is of height {height} and header {named}, the header stored has {hash}")
-        })?;
-        certificate.verify(&self.cluster, &self.members, self.verifier).map_err(|error| {
-            let replica = match error {
-                CertificateError::Signature { index, .. } => Some(index),
-                _ => None,
-            };
-            Finding(Rule::Certificate, replica, error.to_string())
-        })
-    }
-
-    fn check_envelopes(&self, proposal: &Proposal) -> Result<(), Finding> {
-        if !self.policy.envelopes {
-            return Ok(());
-        }
-        for (index, envelope) in proposal.envelopes.iter().enumerate() {
-            envelope.verify(self.verifier).map_err(|error| {
-                Finding(Rule::EnvelopeSignature, None, format!("envelope {index}: {error}"))
-            })?;
-        }
-        Ok(())
     }
 
     /// Executes the batch again, if the policy says so, and compares the header.

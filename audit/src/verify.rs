@@ -11,7 +11,31 @@ use quorate_protocol::peer::CommittedBatch;
 
 use crate::chain::{Auditor, Policy};
 use crate::report::{Breach, Progress, Report, Rule, Verdict};
+use crate::signatures::{Signatures, Signed};
 use crate::source::{Source, SourceError};
+
+/// Heights in order, each with its signatures checked; whether by whoever is asked for the next one, or ahead.
+pub trait SignedSource {
+    /// The next height; `None` after the last one.
+    ///
+    /// # Errors
+    /// [`SourceError`]; the verifier asks no more after it.
+    fn next(&mut self) -> Result<Option<Signed>, SourceError>;
+}
+
+/// A source whose signatures are checked one height after the other, each when it is asked for.
+pub struct OneByOne<'a> {
+    /// The heights.
+    pub source: &'a mut dyn Source,
+    /// Whose signatures count.
+    pub signatures: Signatures<'a>,
+}
+
+impl SignedSource for OneByOne<'_> {
+    fn next(&mut self) -> Result<Option<Signed>, SourceError> {
+        Ok(self.source.next()?.map(|committed| self.signatures.check(committed)))
+    }
+}
 
 /// Verifies all heights of a source against the genesis. `progress` is called after each height that holds.
 pub fn verify(
@@ -28,7 +52,8 @@ pub fn verify(
             return Report { verdict, progress: Progress::default(), head: None };
         }
     };
-    let verdict = follow(&mut auditor, source, &mut |auditor, _| {
+    let signatures = Signatures::new(genesis.cluster(), &genesis.members, verifier, policy);
+    let verdict = follow(&mut auditor, &mut OneByOne { source, signatures }, &mut |auditor, _| {
         progress(&auditor.progress());
         ControlFlow::Continue(())
     });
@@ -39,16 +64,16 @@ pub fn verify(
 /// holds, and the auditor after it, and may end the audit; then what was seen holds.
 pub fn follow(
     auditor: &mut Auditor<'_>,
-    source: &mut dyn Source,
+    source: &mut dyn SignedSource,
     visit: &mut dyn FnMut(&Auditor<'_>, &CommittedBatch) -> ControlFlow<()>,
 ) -> Verdict {
     loop {
         let next = auditor.next_height();
         match source.next() {
             Ok(None) => return Verdict::Holds,
-            Ok(Some(committed)) => match auditor.check(&committed) {
-                Ok(()) if visit(auditor, &committed).is_break() => return Verdict::Holds,
-                Ok(()) => {}
+            Ok(Some(signed)) => match auditor.check_signed(signed) {
+                Ok(committed) if visit(auditor, &committed).is_break() => return Verdict::Holds,
+                Ok(_) => {}
                 Err(breach) => return Verdict::Broken(breach),
             },
             Err(SourceError::Unavailable(text)) => return Verdict::CannotTell { height: next, text },

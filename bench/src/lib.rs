@@ -8,8 +8,10 @@ pub mod attacks;
 pub mod consensus;
 pub mod crash;
 mod field;
+pub mod history;
 #[cfg(feature = "faults")]
 mod hostile;
+pub mod listing;
 pub mod meta;
 pub mod report;
 #[cfg(feature = "faults")]

@@ -11,7 +11,7 @@ use quorate_merkle::ReceiptsTree;
 use quorate_protocol::blocks::{BlockDescriptor, BlockEvidence, BlockGrant, BlockReceipt, receipt_leaf};
 use quorate_protocol::client::{ClientReply, ClientRequest, Refusal};
 use quorate_protocol::limits::{BLOCK_BYTES_MAX, BLOCKS_PER_RECEIPT_MAX};
-use quorate_protocol::{Credential, Ino, ReplicaIndex, SessionId};
+use quorate_protocol::{Credential, Height, Ino, ReplicaIndex, SessionId};
 use tokio::sync::mpsc;
 
 use crate::core::{Core, Deadline};
@@ -222,15 +222,28 @@ fn evidence(wanted: &Wanted, receipts: Vec<BlockReceipt>) -> BlockEvidence {
     BlockEvidence { blocks, receipts: Bounded::try_from(receipts).unwrap_or_default() }
 }
 
+/// A block that a row of a file refers to.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct WantedBlock {
+    pub(crate) ino: Ino,
+    /// The row.
+    pub(crate) index: u64,
+    pub(crate) id: Hash,
+    /// The session whose open grant may stand in for the read permission.
+    pub(crate) session: Option<SessionId>,
+    /// The height at which the row refers to it; without one, whatever is the replica's last.
+    pub(crate) at: Option<Height>,
+}
+
 /// Fetches a block from any replica that has it.
 pub(crate) async fn get_block(
     core: &Core,
     credential: &Credential,
-    (ino, index, id): (Ino, u64, Hash),
-    session: Option<SessionId>,
+    wanted: WantedBlock,
 ) -> Result<Arc<[u8]>, ClientError> {
-    let request =
-        Arc::new(ClientRequest::GetBlock { ino, index, id, credential: credential.clone(), session });
+    let WantedBlock { ino, index, id, session, at } = wanted;
+    let credential = credential.clone();
+    let request = Arc::new(ClientRequest::GetBlock { ino, index, id, credential, session, at });
     let deadline = core.deadline();
     let mut pause = GET_AGAIN;
     let mut denied = 0_u32;

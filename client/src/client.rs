@@ -21,10 +21,12 @@ use quorate_protocol::{Credential, Header, Height, Ino, OperationBody, Reply, Se
 use quorate_transport::ClusterFile;
 use tokio::sync::oneshot;
 
+use crate::blocks::WantedBlock;
 use crate::core::Core;
 use crate::error::ClientError;
 use crate::file::{BlockCache, DirtyRange, FileData, FileRead, FileWrite};
 use crate::network::Network;
+use crate::observer::Observer;
 use crate::options::ClientOptions;
 use crate::replicas::Replicas;
 use crate::session::SessionHandle;
@@ -41,6 +43,8 @@ pub enum Freshness {
     /// Sees every operation of any client that was answered before this call (rule R4). One round trip to
     /// a quorum when nothing else goes on.
     Linearizable,
+    /// The state of this height and no other, which the caller knows to be committed, as long as a replica keeps it.
+    Exactly(Height),
 }
 
 /// One of several operations that are queued together.
@@ -123,6 +127,8 @@ pub struct Client {
     core: Arc<Core>,
     session: SessionHandle,
     blocks: Arc<BlockCache>,
+    /// The one height that is read.
+    at: Option<Height>,
 }
 
 impl Client {
@@ -153,7 +159,25 @@ impl Client {
         let blocks = Arc::new(BlockCache::new(options.block_cache_bytes));
         let core = Core::new(cluster, principal, options, replicas)?;
         let session = SessionHandle::start(&core).await?;
-        Ok(Self { core, session, blocks })
+        Ok(Self { core, session, blocks, at: None })
+    }
+
+    /// The same client, which reads the state of this height whatever freshness is asked for. The caller knows it
+    /// to be committed.
+    #[must_use]
+    pub fn at(&self, height: Height) -> Self {
+        Self { at: Some(height), ..self.clone() }
+    }
+
+    /// How fresh a read must be that is asked for like this.
+    fn freshness(&self, wanted: Freshness) -> Freshness {
+        self.at.map_or(wanted, Freshness::Exactly)
+    }
+
+    /// What looks at the cluster over the same links.
+    #[must_use]
+    pub fn observer(&self) -> Observer {
+        Observer::over(&self.core)
     }
 
     /// Does one operation and waits for its certificate.
@@ -227,7 +251,7 @@ impl Client {
         query: Query,
         freshness: Freshness,
     ) -> Result<Answer, ClientError> {
-        crate::read::read(&self.core, credential, query, freshness).await.map(|certified| certified.answer)
+        self.read_certified(credential, query, freshness).await.map(|certified| certified.answer)
     }
 
     /// As [`Client::read`], with the header of the height that was read.
@@ -240,7 +264,7 @@ impl Client {
         query: Query,
         freshness: Freshness,
     ) -> Result<Certified, ClientError> {
-        crate::read::read(&self.core, credential, query, freshness).await
+        crate::read::read(&self.core, credential, query, self.freshness(freshness)).await
     }
 
     /// Asks a quorum for the highest height (rule R4). Reads with `Freshness::Floor` that start afterwards
@@ -315,7 +339,8 @@ impl Client {
         authority: Authority,
     ) -> Result<Arc<[u8]>, ClientError> {
         let session = matches!(authority, Authority::Grant).then(|| self.session.id());
-        self.blocks.get(&self.core, credential, (ino, index, id), session).await
+        let wanted = WantedBlock { ino, index, id, session, at: self.at };
+        self.blocks.get(&self.core, credential, wanted).await
     }
 
     /// As [`Client::read_certified`], with the rows that prove the answer.
@@ -325,7 +350,7 @@ impl Client {
         query: Query,
         freshness: Freshness,
     ) -> Result<crate::read::Verdict, ClientError> {
-        crate::read::read_rows(&self.core, credential, query, freshness).await
+        crate::read::read_rows(&self.core, credential, query, self.freshness(freshness)).await
     }
 
     /// Keeps a block that was just stored, for whoever reads it next.
@@ -338,13 +363,18 @@ impl Client {
         crate::status::status(&self.core).await
     }
 
-    /// What the highest height says, with all that proves it to somebody who has only the genesis: the header's
-    /// own certificate is checked even where the header is known already.
+    /// What the highest height says, or the given one, with all that proves it to somebody who has only the genesis:
+    /// the header's own certificate is checked even where the header is known already.
     ///
     /// # Errors
     /// [`ClientError`] when no replica proves an answer in time. An errno that the state answers with is none.
-    pub async fn prove(&self, credential: &Credential, query: Query) -> Result<ReadAnswer, ClientError> {
-        crate::read::prove(&self.core, credential, query).await
+    pub async fn prove(
+        &self,
+        credential: &Credential,
+        query: Query,
+        at: Option<Height>,
+    ) -> Result<ReadAnswer, ClientError> {
+        crate::read::prove(&self.core, credential, query, at).await
     }
 
     /// Committed heights from `from` on, as one replica sends them: consecutive, each header under a

@@ -31,6 +31,7 @@ pub mod error;
 pub mod evidence;
 pub mod file;
 pub mod heads;
+mod heights;
 mod network;
 pub mod observer;
 pub mod options;

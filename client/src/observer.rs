@@ -9,7 +9,7 @@ use quorate_crypto::SecretKey;
 use quorate_protocol::client::ReadAnswer;
 use quorate_protocol::peer::CommittedBatch;
 use quorate_protocol::query::Query;
-use quorate_protocol::{Credential, Height, ReplicaIndex};
+use quorate_protocol::{BatchTime, Credential, Header, Height, ReplicaIndex};
 use quorate_transport::ClusterFile;
 
 use crate::core::Core;
@@ -49,6 +49,10 @@ impl Observer {
         Ok(Self { core })
     }
 
+    pub(crate) fn over(core: &Arc<Core>) -> Self {
+        Self { core: Arc::clone(core) }
+    }
+
     /// As [`crate::Client::status`].
     pub async fn status(&self) -> ClusterStatus {
         crate::status::status(&self.core).await
@@ -66,8 +70,38 @@ impl Observer {
     ///
     /// # Errors
     /// As there.
-    pub async fn prove(&self, credential: &Credential, query: Query) -> Result<ReadAnswer, ClientError> {
-        crate::read::prove(&self.core, credential, query).await
+    pub async fn prove(
+        &self,
+        credential: &Credential,
+        query: Query,
+        at: Option<Height>,
+    ) -> Result<ReadAnswer, ClientError> {
+        crate::read::prove(&self.core, credential, query, at).await
+    }
+
+    /// As [`crate::Client::refresh`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn refresh(&self) -> Result<Height, ClientError> {
+        crate::read::refresh(&self.core).await
+    }
+
+    /// The header of a committed height, verified, as one replica gives it.
+    ///
+    /// # Errors
+    /// [`ClientError`] when no replica gives it.
+    pub async fn header(&self, height: Height) -> Result<Header, ClientError> {
+        crate::heights::header(&self.core, height).await
+    }
+
+    /// The header of the highest height whose batch time is not above `time`, verified, among those up to the
+    /// highest height that this side knows to be committed.
+    ///
+    /// # Errors
+    /// [`ClientError::Invalid`] for a time before the genesis; as [`Observer::header`].
+    pub async fn height_at(&self, time: BatchTime) -> Result<Header, ClientError> {
+        crate::heights::height_at(&self.core, time).await
     }
 
     /// Asks one replica for committed heights from this one on. Nothing of it is judged here, not even whether it

@@ -1,8 +1,8 @@
 //! Verified reads: one replica answers, the answer is checked, and another is asked when it fails.
 //!
 //! Invariants: an answer is computed here, from a pruned copy of the state whose root a certified header
-//! names, at a height at least as high as asked for. A check that fails names the replica and moves the
-//! question on; it never becomes an answer (RD2, RD4).
+//! names, at a height at least as high as asked for, or exactly the one. A check that fails names the replica and
+//! moves the question on; it never becomes an answer (RD2, RD4).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +12,7 @@ use quorate_crypto::{BoundedBytes, Certificate};
 use quorate_execution::{Answer, PartialState};
 use quorate_protocol::client::{ClientReply, ClientRequest, ReadAnswer, Refusal};
 use quorate_protocol::limits::PROOF_BYTES_MAX;
-use quorate_protocol::query::{Query, ReadRequest};
+use quorate_protocol::query::{Query, ReadAt, ReadRequest};
 use quorate_protocol::{Credential, Groups, Header, Height, ReplicaIndex};
 use tokio::time::Instant;
 
@@ -30,6 +30,9 @@ const PAUSE_FIRST: Duration = Duration::from_millis(4);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 /// How long a height that was prepared may stay uncommitted before the replicas are made to commit it.
 const PATIENCE: Duration = Duration::from_millis(200);
+/// How long a height that some replicas do not keep is sought at those that are busy: how much each keeps is its
+/// operator's choice, and to prepare a height takes time.
+const RETENTION_PATIENCE: Duration = Duration::from_secs(4);
 
 /// What the filesystem answers to a query that is not its own.
 const NO_ANSWER: u16 = quorate_execution::Errno::EOPNOTSUPP.number();
@@ -51,26 +54,35 @@ pub(crate) async fn read_rows(
     query: Query,
     freshness: Freshness,
 ) -> Result<Verdict, ClientError> {
+    let asking = Asking { core, credential, query, deadline: core.deadline(), for_others: false };
+    if let Freshness::Exactly(height) = freshness {
+        // It says the same for ever: how old it is needs no question.
+        return asking.answer(ReadAt::Exactly(height), None).await;
+    }
     core.reading.store(true, Ordering::Relaxed);
     let interval = core.options.question_interval;
     // While reads go on, a question in the background keeps the floor young. After a pause the first read has
     // to ask for itself: how old an answer may be is counted from the last question (RD5).
     let young = interval.is_zero() || core.question.is_recent(interval);
-    let asking = Asking { core, credential, query, deadline: core.deadline(), for_others: false };
     match freshness {
-        Freshness::Floor if young => asking.answer(core.floor(), None).await,
-        Freshness::Floor | Freshness::Linearizable => asking.linearizable().await,
+        Freshness::Floor if young => asking.answer(ReadAt::AtLeast(core.floor()), None).await,
+        _ => asking.linearizable().await,
     }
 }
 
-/// A linearizable read whose answer convinces whoever has the genesis.
+/// A read of exactly this height, or without one a linearizable one, whose answer convinces whoever has the genesis.
 pub(crate) async fn prove(
     core: &Arc<Core>,
     credential: &Credential,
     query: Query,
+    at: Option<Height>,
 ) -> Result<ReadAnswer, ClientError> {
     let asking = Asking { core, credential, query, deadline: core.deadline(), for_others: true };
-    let Verdict { header, certificate, proof, .. } = asking.linearizable().await?;
+    let verdict = match at {
+        Some(height) => asking.answer(ReadAt::Exactly(height), None).await,
+        None => asking.linearizable().await,
+    };
+    let Verdict { header, certificate, proof, .. } = verdict?;
     Ok(ReadAnswer { header, certificate, proof })
 }
 
@@ -81,7 +93,7 @@ pub(crate) async fn read_at_floor(
     query: Query,
 ) -> Result<Verdict, ClientError> {
     let asking = Asking { core, credential, query, deadline: core.deadline(), for_others: false };
-    asking.answer(core.floor(), None).await
+    asking.answer(ReadAt::AtLeast(core.floor()), None).await
 }
 
 /// Asks for the highest height and follows it until it is known to be committed.
@@ -92,7 +104,7 @@ pub(crate) async fn refresh(core: &Arc<Core>) -> Result<Height, ClientError> {
         let credential = Credential { uid: 0, gid: 0, groups: Groups::OfPrincipal };
         let asking =
             Asking { core, credential: &credential, query: Query::Totals, deadline, for_others: false };
-        asking.answer(target.height, target.prepared.as_ref()).await?;
+        asking.answer(ReadAt::AtLeast(target.height), target.prepared.as_ref()).await?;
     }
     core.question.reached(asked_at);
     Ok(core.floor())
@@ -130,8 +142,10 @@ impl Verdict {
 
 /// Why an attempt at one replica is no answer.
 enum Miss {
-    /// The replica is behind, busy or unreachable.
+    /// The replica is behind or unreachable.
     Later,
+    /// It may have an answer in a moment.
+    Busy,
     /// It declines the request itself.
     Refused(Refusal, String),
     /// It was caught.
@@ -163,40 +177,40 @@ impl Asking<'_> {
             return Ok(found);
         }
         let target = target(self.core, self.deadline).await?;
-        self.answer(target.height, target.prepared.as_ref()).await
+        self.answer(ReadAt::AtLeast(target.height), target.prepared.as_ref()).await
     }
 
     /// The quickest replica reads at or above the highest height that it sent a COMMIT for, which makes its
     /// answer one to the question as well, and Q - 1 others are asked the question meanwhile. `None` when
     /// that is no linearizable answer: a replica failed, or the others know of a higher height.
     async fn at_once(&self) -> Option<Verdict> {
-        let (core, floor) = (self.core, self.core.floor());
+        let (core, at) = (self.core, ReadAt::Fresh(self.core.floor()));
         let reader = *core.order().first()?;
-        let request = Arc::new(self.request(floor, true));
+        let request = Arc::new(self.request(at));
         let read = async {
             let reply = tokio::time::timeout(HEDGE_DELAY, core.request(reader, request)).await;
             // Whoever keeps a reader waiting is asked later next time.
             reply.inspect_err(|_| core.demote(reader)).ok()
         };
         let (reply, others) = tokio::join!(read, question::ask(core, Scope::Others));
-        let (verdict, others) = (self.judge(reader, floor, reply?).ok()?, others.ok()?);
+        let (verdict, others) = (self.judge(reader, at, reply?).ok()?, others.ok()?);
         if others.answered.contains(&reader) {
             return None;
         }
         if verdict.header.height >= others.height {
             return Some(verdict);
         }
-        self.answer(others.height, others.prepared.as_ref()).await.ok()
+        self.answer(ReadAt::AtLeast(others.height), others.prepared.as_ref()).await.ok()
     }
 
-    fn request(&self, at_least: Height, fresh: bool) -> ClientRequest {
+    fn request(&self, at: ReadAt) -> ClientRequest {
         let (credential, query) = (self.credential.clone(), self.query.clone());
-        ClientRequest::Read(ReadRequest { at_least, fresh, credential, query })
+        ClientRequest::Read(ReadRequest { at, credential, query })
     }
 
-    /// Asks replicas, fastest first, until one proves an answer at a height of at least `at_least`.
-    async fn answer(&self, at_least: Height, prepared: Option<&Certificate>) -> Result<Verdict, ClientError> {
-        let request = Arc::new(self.request(at_least, false));
+    /// Asks replicas, fastest first, until one proves an answer at such a height.
+    async fn answer(&self, at: ReadAt, prepared: Option<&Certificate>) -> Result<Verdict, ClientError> {
+        let request = Arc::new(self.request(at));
         let insist = async {
             if let Some(certificate) = prepared {
                 tokio::time::sleep(PATIENCE).await;
@@ -205,35 +219,38 @@ impl Asking<'_> {
             std::future::pending().await
         };
         tokio::select! {
-            verdict = self.passes(at_least, &request) => verdict,
+            verdict = self.passes(at, &request) => verdict,
             never = insist => never,
         }
     }
 
     /// Passes over all replicas until one answers or the deadline comes.
-    async fn passes(&self, at_least: Height, request: &Arc<ClientRequest>) -> Result<Verdict, ClientError> {
+    async fn passes(&self, at: ReadAt, request: &Arc<ClientRequest>) -> Result<Verdict, ClientError> {
         let mut pause = PAUSE_FIRST;
+        let mut refused: Option<(Instant, ClientError)> = None;
         loop {
-            match self.deadline.run(self.pass(at_least, request)).await {
+            match self.deadline.run(self.pass(at, request)).await {
                 Some(Ok(verdict)) => return Ok(verdict),
-                Some(Err(Some(error))) => return Err(error),
-                Some(Err(None)) => {}
-                None => return Err(self.core.unanswered()),
+                Some(Err(Pointless::Ever(error))) => return Err(error),
+                Some(Err(Pointless::UnlessBusy(error))) => {
+                    let (since, _) = refused.get_or_insert((Instant::now(), error));
+                    if since.elapsed() > RETENTION_PATIENCE {
+                        break;
+                    }
+                }
+                Some(Err(Pointless::No)) => {}
+                None => break,
             }
             if self.deadline.run(tokio::time::sleep(pause)).await.is_none() {
-                return Err(self.core.unanswered());
+                break;
             }
             pause = pause.saturating_mul(2).min(PAUSE_MAX);
         }
+        Err(refused.map_or_else(|| self.core.unanswered(), |(_, error)| error))
     }
 
-    /// Each replica once: the next one when the one before fails or takes too long. An error when asking
-    /// again is pointless.
-    async fn pass(
-        &self,
-        at_least: Height,
-        request: &Arc<ClientRequest>,
-    ) -> Result<Verdict, Option<ClientError>> {
+    /// Each replica once: the next one when the one before fails or takes too long.
+    async fn pass(&self, at: ReadAt, request: &Arc<ClientRequest>) -> Result<Verdict, Pointless> {
         let core = self.core;
         let mut race = Race::new();
         let mut order = core.order().into_iter();
@@ -254,7 +271,7 @@ impl Asking<'_> {
                     continue;
                 }
             };
-            match self.judge(replica, at_least, reply) {
+            match self.judge(replica, at, reply) {
                 Ok(verdict) => return Ok(verdict),
                 Err(miss) => tally.add(replica, miss),
             }
@@ -265,7 +282,7 @@ impl Asking<'_> {
     fn judge(
         &self,
         replica: ReplicaIndex,
-        at_least: Height,
+        at: ReadAt,
         reply: Result<ClientReply, Unreachable>,
     ) -> Result<Verdict, Miss> {
         let lie = |reason: String| {
@@ -273,8 +290,13 @@ impl Asking<'_> {
             Miss::Lie(reason)
         };
         match reply {
-            Ok(ClientReply::Read(answer)) => self.check(at_least, answer).map_err(lie),
-            Ok(ClientReply::Refused { refusal: Refusal::Behind | Refusal::Busy, .. }) | Err(_) => {
+            Ok(ClientReply::Read(answer)) => self.check(at, answer).map_err(lie),
+            Ok(ClientReply::Refused { refusal: Refusal::Busy, .. }) | Err(Unreachable::NoReply(_)) => {
+                Err(Miss::Busy)
+            }
+            Ok(ClientReply::Refused { refusal: Refusal::Behind, .. }) | Err(_) => Err(Miss::Later),
+            // Whoever asks for a height knows that it is committed: that replica has yet to get there.
+            Ok(ClientReply::Refused { refusal: Refusal::NotRetained { applied, .. }, .. }) if matches!(at, ReadAt::Exactly(height) if height > applied) => {
                 Err(Miss::Later)
             }
             Ok(ClientReply::Refused { refusal, text }) => {
@@ -285,10 +307,10 @@ impl Asking<'_> {
     }
 
     /// Header under certificate, height, proof under root, and the query on the proof.
-    fn check(&self, at_least: Height, answer: ReadAnswer) -> Result<Verdict, String> {
+    fn check(&self, at: ReadAt, answer: ReadAnswer) -> Result<Verdict, String> {
         let ReadAnswer { header, certificate, proof } = answer;
-        if header.height < at_least {
-            return Err(format!("an answer at height {} where {at_least} was asked for", header.height));
+        if !at.admits(header.height) {
+            return Err(format!("an answer at height {} to a question of {at:?}", header.height));
         }
         let verified = self.core.trust.verify_header(&header, certificate.as_ref());
         verified.map_err(|fault| fault.to_string())?;
@@ -319,9 +341,18 @@ impl Asking<'_> {
     }
 }
 
+/// Whether it is pointless to ask all replicas again.
+enum Pointless {
+    No,
+    /// They refuse, but one that was busy may have what the others have not.
+    UnlessBusy(ClientError),
+    Ever(ClientError),
+}
+
 /// What the replicas of one pass had to say instead of an answer.
 #[derive(Default)]
 struct Misses {
+    busy: usize,
     refused: usize,
     lied: usize,
     last_refusal: Option<(Refusal, String)>,
@@ -332,6 +363,7 @@ impl Misses {
     fn add(&mut self, replica: ReplicaIndex, miss: Miss) {
         match miss {
             Miss::Later => {}
+            Miss::Busy => self.busy = self.busy.saturating_add(1),
             Miss::Refused(refusal, text) => {
                 self.refused = self.refused.saturating_add(1);
                 self.last_refusal = Some((refusal, text));
@@ -344,13 +376,19 @@ impl Misses {
     }
 
     /// Asking again is pointless when more replicas refuse than can be faulty, or when all lie.
-    fn verdict(self, core: &Core) -> Option<ClientError> {
-        if self.refused >= core.members.weak_quorum() {
-            return self.last_refusal.map(|(refusal, text)| ClientError::Refused { refusal, text });
+    fn verdict(self, core: &Core) -> Pointless {
+        if self.refused >= core.members.weak_quorum()
+            && let Some((refusal, text)) = self.last_refusal
+        {
+            let busy = self.busy > 0 && matches!(refusal, Refusal::NotRetained { .. });
+            let error = ClientError::Refused { refusal, text };
+            return if busy { Pointless::UnlessBusy(error) } else { Pointless::Ever(error) };
         }
-        if self.lied >= core.members.n() {
-            return self.last_lie.map(|(replica, reason)| ClientError::PeerLies { replica, reason });
+        if self.lied >= core.members.n()
+            && let Some((replica, reason)) = self.last_lie
+        {
+            return Pointless::Ever(ClientError::PeerLies { replica, reason });
         }
-        None
+        Pointless::No
     }
 }

@@ -11,7 +11,7 @@ use fake::{Fake, root};
 use quorate_client::{Client, ClientError, ClientOptions, Freshness};
 use quorate_crypto::{decode, encode};
 use quorate_metadata::{Answer, Errno};
-use quorate_protocol::client::{ClientReply, ClientRequest, ReadAnswer};
+use quorate_protocol::client::{CertifiedHeader, ClientReply, ClientRequest, ReadAnswer, Refusal};
 use quorate_protocol::file::Name;
 use quorate_protocol::query::Query;
 use quorate_protocol::{Ino, OperationBody, Reply};
@@ -118,7 +118,7 @@ async fn rd4_an_answer_for_others_has_a_certificate_of_its_own() {
     let fake = Fake::new();
     let client = fake.client(quiet()).await;
     make(&client, "a").await;
-    let before = client.prove(&root(), lookup("a")).await.unwrap();
+    let before = client.prove(&root(), lookup("a"), None).await.unwrap();
     assert!(before.certificate.is_some());
     make(&client, "b").await;
     for replica in 0..3 {
@@ -130,7 +130,7 @@ async fn rd4_an_answer_for_others_has_a_certificate_of_its_own() {
         }));
     }
     for _ in 0..4 {
-        let shown = client.prove(&root(), lookup("b")).await.unwrap();
+        let shown = client.prove(&root(), lookup("b"), None).await.unwrap();
         let certificate = shown.certificate.unwrap();
         assert_eq!((certificate.height, certificate.header_hash), (shown.header.height, shown.header.hash()));
     }
@@ -350,4 +350,124 @@ async fn history_is_checked() {
     }));
     let fresh = fake.client(reader()).await;
     assert_eq!(fresh.history(1).await.unwrap(), history);
+}
+
+/// S10, RD4: a height is read as it was, whatever came later, and no answer of another height passes for it; what one
+/// replica does not keep, another may.
+#[tokio::test]
+async fn a_past_height_is_read_exactly_or_not_at_all() {
+    let fake = Fake::new();
+    let client = fake.client(quiet()).await;
+    let ino = make(&client, "a").await;
+    let then = client.floor();
+    make(&client, "b").await;
+    let past = client.at(then);
+    let absent = Err(ClientError::Errno(Errno::ENOENT.number()));
+    for freshness in [Freshness::Floor, Freshness::Linearizable] {
+        assert_eq!(find(&past, "a", freshness).await, Ok(ino));
+        assert_eq!(find(&past, "b", freshness).await, absent);
+    }
+    let read = past.read_certified(&root(), lookup("a"), Freshness::Floor).await.unwrap();
+    assert_eq!(read.header.height, then);
+    let proven = client.prove(&root(), lookup("b"), Some(then)).await.unwrap();
+    assert_eq!(proven.header.height, then);
+    // Three answer with the present, which is certified and another height.
+    for replica in 0..3 {
+        let (fake_now, key) = (fake.clone(), client.clone());
+        let present = key.prove(&root(), lookup("b"), None).await.unwrap();
+        fake_now.lock().behaviour[replica].lie = Some(Box::new(move |_, reply| match reply {
+            ClientReply::Read(_) => Some(ClientReply::Read(present.clone())),
+            other => Some(other),
+        }));
+    }
+    assert_eq!(find(&past, "b", Freshness::Floor).await, absent);
+    for replica in 0..3 {
+        let mut inner = fake.lock();
+        inner.behaviour[replica].lie = None;
+        inner.behaviour[replica].horizon = then + 1;
+    }
+    let asks = fake.client(reader()).await.at(then);
+    assert_eq!(find(&asks, "a", Freshness::Floor).await, Ok(ino), "the one that keeps it");
+    fake.lock().behaviour[3].horizon = then + 1;
+    let refused = find(&asks, "a", Freshness::Floor).await.unwrap_err();
+    let ClientError::Refused { refusal: Refusal::NotRetained { horizon, applied }, .. } = refused else {
+        panic!("{refused}");
+    };
+    assert_eq!((horizon, applied), (then + 1, then + 1));
+}
+
+/// What keeps a height is asked as long as it is busy, and no longer.
+#[tokio::test]
+async fn who_is_busy_for_ever_does_not_hide_that_a_height_is_gone() {
+    let fake = Fake::new();
+    let client = fake.client(quiet()).await;
+    make(&client, "a").await;
+    let then = client.floor();
+    make(&client, "b").await;
+    for replica in 0..3 {
+        fake.lock().behaviour[replica].horizon = then + 1;
+    }
+    let mut busy = 8;
+    fake.lock().behaviour[3].lie = Some(Box::new(move |request, reply| match request {
+        ClientRequest::Read(_) if busy > 0 => {
+            busy -= 1;
+            Some(fake::refused(Refusal::Busy))
+        }
+        _ => Some(reply),
+    }));
+    assert!(find(&client.at(then), "a", Freshness::Floor).await.is_ok());
+    fake.lock().behaviour[3].lie = Some(Box::new(|request, reply| match request {
+        ClientRequest::Read(_) => Some(fake::refused(Refusal::Busy)),
+        _ => Some(reply),
+    }));
+    let asked = tokio::time::Instant::now();
+    let refused = find(&client.at(then), "a", Freshness::Floor).await.unwrap_err();
+    assert!(
+        matches!(refused, ClientError::Refused { refusal: Refusal::NotRetained { .. }, .. }),
+        "{refused}"
+    );
+    assert!(asked.elapsed() < Duration::from_secs(8));
+}
+
+/// Headers by number and time: always the certified ones, whoever lies.
+#[tokio::test]
+async fn the_height_of_a_time_is_found_between_certified_headers() {
+    let fake = Fake::new();
+    let client = fake.client(quiet()).await;
+    for text in ["a", "b", "c", "d", "e"] {
+        make(&client, text).await;
+    }
+    let head = client.floor();
+    let mut headers = Vec::new();
+    for height in 0..=head {
+        headers.push(client.observer().header(height).await.unwrap());
+        assert_eq!(headers.last().unwrap().height, height);
+    }
+    assert!(client.observer().header(head + 1).await.is_err());
+    // Another height's header, and a time that was moved.
+    let (first, later) = (headers[1].clone(), headers[2].clone());
+    fake.lock().behaviour[0].lie = Some(Box::new(move |_, reply| match reply {
+        ClientReply::Header(_) => {
+            Some(ClientReply::Header(CertifiedHeader { header: first.clone(), certificate: None }))
+        }
+        other => Some(other),
+    }));
+    fake.lock().behaviour[1].lie = Some(Box::new(move |_, reply| match reply {
+        ClientReply::Header(CertifiedHeader { mut header, certificate }) => {
+            header.time.0 = later.time.0;
+            Some(ClientReply::Header(CertifiedHeader { header, certificate }))
+        }
+        other => Some(other),
+    }));
+    for pair in headers.windows(2) {
+        let (here, next) = (&pair[0], &pair[1]);
+        for (time, found) in [(here.time.0, here), (next.time.0 - 1, here), (next.time.0, next)] {
+            let header = client.observer().height_at(quorate_protocol::BatchTime(time)).await.unwrap();
+            assert_eq!(header.height, found.height);
+        }
+    }
+    let last = client.observer().height_at(quorate_protocol::BatchTime(u64::MAX)).await.unwrap();
+    assert_eq!(last.height, head);
+    let before = quorate_protocol::BatchTime(headers[0].time.0 - 1);
+    assert!(matches!(client.observer().height_at(before).await, Err(ClientError::Invalid(_))));
 }

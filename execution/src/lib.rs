@@ -12,6 +12,7 @@ mod batch;
 mod blocks;
 mod expiry;
 mod genesis;
+mod past;
 mod principals;
 mod read;
 mod results;
@@ -28,6 +29,7 @@ pub use batch::{
 };
 pub use expiry::{DUE_PER_BATCH_MAX, GRACE, OUTAGE_GAP, RELEASES_PER_CALL_MAX, SUSPICION_STEP};
 pub use genesis::{BLOCK_LOG2_MIN, GenesisError, RULES_VERSION, SESSION_LIFETIME_MIN};
+pub use past::PastState;
 pub use principals::resolve;
 pub use quorate_metadata::{Answer, Errno, Key};
 pub use read::{AnswerError, AnswerFault, Answered, PartialState, SessionSummary, check_answer};

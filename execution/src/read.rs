@@ -79,22 +79,7 @@ impl State {
         credential: &Credential,
         query: &Query,
     ) -> Result<Answered, AnswerError> {
-        let recorder = Recorder::new(self.trie());
-        let outcome = match self.caller_with_proof(&recorder, key, credential) {
-            Ok(Ok(caller)) => evaluate(&Overlay::new(&recorder), &caller, key, query),
-            Ok(Err(errno)) => Err(Error::Errno(errno)),
-            Err(error) => Err(error),
-        };
-        let outcome = match outcome {
-            Ok(answer) => Ok(answer),
-            Err(Error::Errno(errno)) => Err(errno),
-            Err(error) => return Err(AnswerError::Damaged(error)),
-        };
-        let proof = self.trie().prove(&recorder.into_touched()).map_err(AnswerError::TooLarge)?;
-        if proof.len() > PROOF_BYTES_MAX {
-            return Err(AnswerError::TooManyBytes(proof.len()));
-        }
-        Ok(Answered { proof, outcome })
+        answer(self.trie(), key, credential, query)
     }
 
     /// Evaluates a query for root, whom nothing is kept from, and proves nothing: for who holds the whole state and
@@ -110,21 +95,46 @@ impl State {
             Err(error) => Err(AnswerError::Damaged(error)),
         }
     }
+}
 
-    /// Who acts. The rows that say so are noted for the proof only if the credential does not stand for
-    /// itself, which is rare; then the client must see them.
-    fn caller_with_proof(
-        &self,
-        recorder: &Recorder<'_>,
-        key: &PublicKey,
-        credential: &Credential,
-    ) -> Result<Result<Caller, Errno>, Error> {
-        let caller = caller(&Overlay::new(self.trie()), key, credential)?;
-        if caller.is_err() || caller.as_ref().ok() != plain(credential).as_ref() {
-            return self::caller(&Overlay::new(recorder), key, credential);
-        }
-        Ok(caller)
+/// Answers a query from a full trie.
+pub(crate) fn answer(
+    trie: &Trie,
+    key: &PublicKey,
+    credential: &Credential,
+    query: &Query,
+) -> Result<Answered, AnswerError> {
+    let recorder = Recorder::new(trie);
+    let outcome = match caller_with_proof(trie, &recorder, key, credential) {
+        Ok(Ok(caller)) => evaluate(&Overlay::new(&recorder), &caller, key, query),
+        Ok(Err(errno)) => Err(Error::Errno(errno)),
+        Err(error) => Err(error),
+    };
+    let outcome = match outcome {
+        Ok(answer) => Ok(answer),
+        Err(Error::Errno(errno)) => Err(errno),
+        Err(error) => return Err(AnswerError::Damaged(error)),
+    };
+    let proof = trie.prove(&recorder.into_touched()).map_err(AnswerError::TooLarge)?;
+    if proof.len() > PROOF_BYTES_MAX {
+        return Err(AnswerError::TooManyBytes(proof.len()));
     }
+    Ok(Answered { proof, outcome })
+}
+
+/// Who acts. The rows that say so are noted for the proof only if the credential does not stand for itself, which
+/// is rare; then the client must see them.
+fn caller_with_proof(
+    trie: &Trie,
+    recorder: &Recorder<'_>,
+    key: &PublicKey,
+    credential: &Credential,
+) -> Result<Result<Caller, Errno>, Error> {
+    let found = caller(&Overlay::new(trie), key, credential)?;
+    if found.is_err() || found.as_ref().ok() != plain(credential).as_ref() {
+        return caller(&Overlay::new(recorder), key, credential);
+    }
+    Ok(found)
 }
 
 /// Who acts, by the principal's rows.

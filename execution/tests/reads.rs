@@ -6,7 +6,9 @@ mod common;
 use common::*;
 use proptest::prelude::*;
 use quorate_crypto::Bounded;
-use quorate_execution::{Answer, AnswerFault, Errno, PartialState, State, check_answer};
+use quorate_execution::{
+    Answer, AnswerFault, Changes, Errno, PartialState, RestoreError, State, check_answer,
+};
 use quorate_protocol::blocks::BlockEvidence;
 use quorate_protocol::operation::{Authority, Piece, PrincipalRights, SetXattrMode, WriteAt};
 use quorate_protocol::query::Query;
@@ -285,4 +287,56 @@ proptest! {
             }
         }
     }
+}
+
+/// S10: what an earlier height answers is what its own state answered, and proves it under its header; rows that are
+/// not those of then are refused.
+#[test]
+fn a_state_that_is_taken_back_answers_as_it_did() {
+    let mut chain = Chain::new();
+    let mut client = tree(&mut chain);
+    let then = chain.state().clone();
+    let mut changed = Changes::new();
+    for number in 0..4 {
+        let unlink = OperationBody::Unlink { parent: 2, name: name(&format!("f{number}")) };
+        let bodies = vec![unlink, create(2, &format!("new{number}"), 0o644), write(4, number, b"HELLO")];
+        let envelope = client.envelope(bodies);
+        let executed = chain.step(1, vec![envelope]);
+        changed.extend(executed.changes.into_keys().map(|key| (key, then.row(&key))));
+    }
+    let now = chain.state();
+    assert_ne!(now.header().state_root, then.header().state_root);
+    let past = now.rewound(then.header().clone(), &changed).unwrap();
+    let key = client.key();
+    let queries = [
+        Query::Attributes { ino: 2 },
+        Query::Lookup { parent: 2, name: name("f1") },
+        Query::Lookup { parent: 2, name: name("new1") },
+        Query::Directory { ino: 2, after: 0, limit: 100, attributes: true },
+        Query::Content { ino: 4, first: 0, count: 4, session: None },
+        Query::Content { ino: 5, first: 0, count: 1, session: None },
+        Query::Totals,
+    ];
+    for query in queries {
+        for credential in [root(), user(1000, 1000, &[])] {
+            let answered = past.answer(&key, &credential, &query).unwrap();
+            assert_eq!(answered, then.answer(&key, &credential, &query).unwrap(), "{query:?}");
+            let checked = check_answer(then.header(), &answered.proof, &key, &credential, &query).unwrap();
+            assert_eq!(checked, answered.outcome);
+            let other = check_answer(now.header(), &answered.proof, &key, &credential, &query);
+            assert!(matches!(other, Err(AnswerFault::Proof(_))), "{query:?}");
+        }
+    }
+    // One row too few, one that is another, and the rows of another height.
+    let (first, _) = changed.first_key_value().unwrap();
+    let mut fewer = changed.clone();
+    fewer.remove(&first.clone());
+    let another = Changes::from_iter(changed.clone().into_keys().map(|key| (key, Some(vec![1].into()))));
+    for wrong in [fewer, another, Changes::new()] {
+        let refused = now.rewound(then.header().clone(), &wrong).unwrap_err();
+        assert!(matches!(refused, RestoreError::Root { .. }), "{refused}");
+    }
+    let mut foreign = then.header().clone();
+    foreign.cluster.0[0] ^= 1;
+    assert_eq!(now.rewound(foreign, &changed).unwrap_err(), RestoreError::ForeignCluster);
 }

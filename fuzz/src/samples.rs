@@ -16,7 +16,7 @@ use quorate_protocol::blocks::{BlockDescriptor, BlockEvidence, BlockReceipt, Blo
 use quorate_protocol::client::*;
 use quorate_protocol::file::{Attributes, FileKind, Name, Segment, SegmentSource};
 use quorate_protocol::peer::{Announcement, Batch, CommittedBatch};
-use quorate_protocol::query::{Query, ReadRequest};
+use quorate_protocol::query::{Query, ReadAt, ReadRequest};
 use quorate_protocol::record::Record;
 use quorate_protocol::view_change::*;
 use quorate_protocol::*;
@@ -333,6 +333,7 @@ fn status() -> ReplicaStatus {
         state_rows: 6,
         inodes: 7,
         blocks: 8,
+        horizon: 3,
     }
 }
 
@@ -402,7 +403,7 @@ fn queries() -> Vec<Query> {
 }
 
 fn read(query: Query) -> ReadRequest {
-    ReadRequest { at_least: 3, fresh: true, credential: credential(), query }
+    ReadRequest { at: ReadAt::Fresh(3), credential: credential(), query }
 }
 
 pub fn peer() -> Vec<Vec<u8>> {
@@ -438,9 +439,11 @@ pub fn client_request() -> Vec<Vec<u8>> {
             id: hash(1),
             credential: credential(),
             session: Some(hash(2)),
+            at: Some(3),
         },
         ClientRequest::Status,
         ClientRequest::History { from: 3 },
+        ClientRequest::Header { height: 3 },
     ];
     let mut seeds: Vec<Vec<u8>> = requests.iter().map(encode).collect();
     seeds.extend(golden("client.evidence "));
@@ -461,7 +464,9 @@ pub fn client_reply() -> Vec<Vec<u8>> {
         ClientReply::Block(BoundedBytes::try_from(b"block".to_vec()).expect("a short block")),
         ClientReply::Status(status()),
         ClientReply::History(vec![committed()].try_into().expect("one batch")),
-        ClientReply::Refused { refusal: Refusal::Busy, text },
+        ClientReply::Refused { refusal: Refusal::Busy, text: text.clone() },
+        ClientReply::Refused { refusal: Refusal::NotRetained { horizon: 3, applied: 7 }, text },
+        ClientReply::Header(CertifiedHeader { header: header(), certificate: Some(committed().certificate) }),
     ];
     let mut seeds: Vec<Vec<u8>> = replies.iter().map(encode).collect();
     seeds.extend(golden("client.signed-log-heads "));

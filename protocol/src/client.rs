@@ -72,6 +72,8 @@ pub enum ClientRequest {
         credential: Credential,
         /// The session whose open grant may stand in for the read permission.
         session: Option<SessionId>,
+        /// The height at which the file refers to it; without one, the last committed height.
+        at: Option<Height>,
     },
     /// How the replica is.
     Status,
@@ -87,6 +89,11 @@ pub enum ClientRequest {
     },
     /// The last heads of the log that the replica signed (rule R6).
     LogHeads,
+    /// The header of a committed height, with its certificate.
+    Header {
+        /// The height.
+        height: Height,
+    },
 }
 
 /// The results of an envelope: its leaves of the receipts tree with paths, and the header.
@@ -103,6 +110,15 @@ pub struct EnvelopeResults {
     /// For each result its path in the receipts tree.
     pub paths: Bounded<Bounded<Hash, PATH_HASHES_MAX>, OPERATIONS_PER_ENVELOPE_MAX>,
     /// The commit certificate, when the replica holds it.
+    pub certificate: Option<Certificate>,
+}
+
+/// The header of a committed height and what certifies it.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct CertifiedHeader {
+    /// The header.
+    pub header: Header,
+    /// Its commit certificate; `None` for genesis.
     pub certificate: Option<Certificate>,
 }
 
@@ -150,6 +166,8 @@ pub struct ReplicaStatus {
     pub inodes: u64,
     /// Blocks that its state names, those in their time of grace included.
     pub blocks: u64,
+    /// The lowest height whose state can be read there.
+    pub horizon: Height,
 }
 
 /// Why a replica refuses a request.
@@ -167,6 +185,13 @@ pub enum Refusal {
     NotFound,
     /// The disk is full or failed.
     Storage,
+    /// The replica does not keep the rows of that height, or has not reached it. Nothing proves these numbers.
+    NotRetained {
+        /// The lowest height whose state can be read there.
+        horizon: Height,
+        /// The highest one.
+        applied: Height,
+    },
 }
 
 /// What a replica answers.
@@ -209,6 +234,8 @@ pub enum ClientReply {
     Evidence(EvidencePage),
     /// Signed heads of the log, which whoever asked verifies.
     LogHeads(SignedLogHeads),
+    /// A header.
+    Header(CertifiedHeader),
 }
 
 /// What a replica pushes to a client on its notice stream.

@@ -84,14 +84,34 @@ pub enum Query {
     Totals,
 }
 
+/// Which heights may answer a read.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum ReadAt {
+    /// This one and later ones.
+    AtLeast(Height),
+    /// This one and later ones, from the highest height on that the replica has sent a COMMIT for: the answer
+    /// counts as one to the linearizable question (rule R4).
+    Fresh(Height),
+    /// This one alone, for as long as the replica keeps its rows (rule S10).
+    Exactly(Height),
+}
+
+impl ReadAt {
+    /// Whether an answer of this height will do, as far as whoever asked can tell.
+    #[must_use]
+    pub const fn admits(self, height: Height) -> bool {
+        match self {
+            Self::AtLeast(least) | Self::Fresh(least) => height >= least,
+            Self::Exactly(wanted) => height == wanted,
+        }
+    }
+}
+
 /// A read as it is sent.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct ReadRequest {
-    /// The answer's height must be at least this one.
-    pub at_least: Height,
-    /// Whether it must also be at least the highest height that this replica has sent a COMMIT for, so that
-    /// the answer counts as one to the linearizable question (rule R4).
-    pub fresh: bool,
+    /// At which height.
+    pub at: ReadAt,
     /// Who asks.
     pub credential: Credential,
     /// What.

@@ -444,12 +444,23 @@ fn golden_cr4_every_type_has_one_encoding() {
         pin(&mut out, &format!("record.{label}"), &record);
     }
     let read = ReadRequest {
-        at_least: 3,
-        fresh: true,
+        at: ReadAt::Fresh(3),
         credential: Credential { uid: 1, gid: 2, groups: Groups::OfPrincipal },
         query: Query::Lookup { parent: 1, name: name("a") },
     };
-    pin(&mut out, "client.read", &ClientRequest::Read(read));
+    pin(&mut out, "client.read", &ClientRequest::Read(read.clone()));
+    let past = ReadRequest { at: ReadAt::Exactly(2), query: Query::Totals, ..read };
+    pin(&mut out, "client.read-past", &ClientRequest::Read(past));
+    let block = ClientRequest::GetBlock {
+        ino: 5,
+        index: 1,
+        id: hash(1),
+        credential: Credential { uid: 1, gid: 2, groups: Groups::OfPrincipal },
+        session: None,
+        at: Some(2),
+    };
+    pin(&mut out, "client.block-past", &block);
+    pin(&mut out, "client.header", &ClientRequest::Header { height: 5 });
     pin(&mut out, "client.highest", &ClientRequest::Highest { known: 4 });
     let answer = ReadAnswer {
         header: header(),
@@ -457,6 +468,13 @@ fn golden_cr4_every_type_has_one_encoding() {
         proof: BoundedBytes::try_from(vec![1, 2, 3]).unwrap(),
     };
     pin(&mut out, "client.answer", &ClientReply::Read(answer));
+    let certified = CertifiedHeader { header: header(), certificate: None };
+    pin(&mut out, "client.certified-header", &ClientReply::Header(certified));
+    let refused = ClientReply::Refused {
+        refusal: Refusal::NotRetained { horizon: 3, applied: 9 },
+        text: BoundedBytes::try_from(b"gone".to_vec()).unwrap(),
+    };
+    pin(&mut out, "client.not-retained", &refused);
     pin(&mut out, "client.evidence", &ClientRequest::Evidence { after: hash(1) });
     let page = EvidencePage { pieces: pieces().try_into().unwrap(), more: true };
     pin(&mut out, "client.evidence-page", &ClientReply::Evidence(page));

@@ -88,6 +88,9 @@ pub struct DevArgs {
     /// Mount options, as for `quorate mount`.
     #[arg(short = 'o', value_name = "OPTIONS")]
     pub options: Option<String>,
+    /// What the replicas keep of the past.
+    #[command(flatten)]
+    pub keep: KeepArgs,
     /// Run this shell command in the mount, then stop everything and exit with its status.
     #[arg(long, value_name = "SHELL COMMAND")]
     pub exec: Option<String>,
@@ -183,6 +186,30 @@ pub enum KeyAction {
     },
 }
 
+/// What a replica keeps of the past.
+#[derive(Args, Clone, Debug)]
+pub struct KeepArgs {
+    /// Keep so many of the last heights readable, at least.
+    #[arg(long, value_name = "COUNT", default_value_t = quorate_replica::retention::HEIGHTS_DEFAULT)]
+    pub keep_heights: u64,
+    /// Keep those readable that were the newest within so many seconds, at least.
+    #[arg(long, value_name = "SECONDS", default_value_t = quorate_replica::retention::TIME_DEFAULT.as_secs())]
+    pub keep_seconds: u64,
+    /// Memory for past heights that clients read.
+    #[arg(long, value_name = "BYTES", default_value_t = quorate_replica::past_states::MEMORY_DEFAULT)]
+    pub past_memory: u64,
+}
+
+impl KeepArgs {
+    /// As `quorate replica` takes them.
+    pub fn arguments(&self) -> [std::ffi::OsString; 6] {
+        let Self { keep_heights, keep_seconds, past_memory } = self;
+        let [heights, seconds, memory] =
+            [keep_heights, keep_seconds, past_memory].map(|value| value.to_string().into());
+        ["--keep-heights".into(), heights, "--keep-seconds".into(), seconds, "--past-memory".into(), memory]
+    }
+}
+
 /// `quorate replica`.
 #[derive(Args, Debug)]
 #[cfg_attr(feature = "faults", command(after_help = fault_help()))]
@@ -193,12 +220,9 @@ pub struct ReplicaArgs {
     /// Listen here instead of where the cluster file says.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<std::net::SocketAddr>,
-    /// Keep so many of the last heights readable, at least.
-    #[arg(long, value_name = "COUNT", default_value_t = quorate_replica::retention::HEIGHTS_DEFAULT)]
-    pub keep_heights: u64,
-    /// Keep those readable that were the newest within so many seconds, at least.
-    #[arg(long, value_name = "SECONDS", default_value_t = quorate_replica::retention::TIME_DEFAULT.as_secs())]
-    pub keep_seconds: u64,
+    /// What is kept of the past.
+    #[command(flatten)]
+    pub keep: KeepArgs,
     /// Refuse file content when less than this of the disk would be left for log and state.
     #[arg(long, value_name = "BYTES", default_value_t = quorate_replica::DISK_RESERVE_DEFAULT)]
     pub disk_reserve: u64,
@@ -216,6 +240,10 @@ pub struct MountArgs {
     /// Cluster and key.
     #[command(flatten)]
     pub cluster: ClusterArgs,
+    /// Mount the state of this height, or of the last one up to a time (2026-01-31T12:00:00Z, or @SECONDS since 1970),
+    /// read-only. `quorate audit heights` says what can still be mounted.
+    #[arg(long, value_name = "HEIGHT|TIME")]
+    pub at: Option<At>,
     /// Options, separated by commas: ro, allow_other, nosuid, nodev, noexec, soft, hard, timeo=SECONDS.
     #[arg(short = 'o', value_name = "OPTIONS")]
     pub options: Option<String>,

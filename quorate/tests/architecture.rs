@@ -45,7 +45,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("cluster", &["crypto", "protocol", "history", "transport", "replica", "client"]),
     ("sim", &["crypto", "merkle", "protocol", "metadata", "execution", "consensus", "audit", "history"]),
     ("model", &[]),
-    ("bench", &["crypto", "protocol", "history", "transport", "client", "cluster"]),
+    ("bench", &["crypto", "protocol", "execution", "history", "transport", "client", "cluster"]),
     (
         "fuzz",
         &[

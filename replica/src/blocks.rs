@@ -1,29 +1,31 @@
 //! Block content: stored for clients, given to readers, fetched from peers, collected.
 //!
 //! Invariant: a receipt leaves only when its blocks and its promise are synced; a block is deleted only when
-//! the committed state has no row of it and every receipt that this replica signed for it has expired (rule
-//! S5); one that the state refers to and that is lacking or damaged here is fetched from a peer, however often
+//! the committed state has no row of it, no height that can be read refers to it, and every receipt that this
+//! replica signed for it has expired (rule S5); one that the state refers to and that is lacking or damaged here is fetched from a peer, however often
 //! it takes. What a principal uploads and refers to by nothing is bounded. Reading and storing go on in threads
 //! of their own, which serve all who ask in turn.
 
-mod jobs;
 mod lacking;
 mod outstanding;
 
-use self::jobs::{Asker, Jobs};
 use self::lacking::Lacking;
+pub use self::lacking::UNDER_WAY_MAX;
 use self::outstanding::{Amount, Outstanding};
 use crate::clients::refused;
+use crate::jobs::{Asker, Jobs};
 use quorate_crypto::{Ed25519Signer, Hash, PublicKey, Signer as _};
 use quorate_execution::{Executed, State};
 use quorate_merkle::ReceiptsTree;
 use quorate_metadata::rows::{Block, Row as _};
 use quorate_protocol::blocks::{BlockDescriptor, BlockReceipt, BlockReceiptBody, receipt_leaf};
 use quorate_protocol::client::{ClientReply, Refusal};
-use quorate_protocol::{BatchTime, Epoch, PeerMessage, ReplicaIndex, SessionId};
+use quorate_protocol::{BatchTime, Epoch, Height, PeerMessage, ReplicaIndex, SessionId};
 use quorate_store::blocks::{BlockError, BlockOptions, Blocks, Upload, Usage};
 use quorate_store::directory::Directory;
+use quorate_store::state::State as Database;
 use quorate_transport::{ConnectionId, PeerNetwork, ReplyHandle};
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -100,6 +102,11 @@ struct Works {
     me: ReplicaIndex,
     peers: PeerNetwork,
     grace: u64,
+    /// What earlier heights refer to.
+    database: Arc<Database>,
+    /// Blocks that no row names any more, and the highest height that refers to each: looked up once, and again
+    /// when the horizon has passed it. No more than there are blocks.
+    retained: Mutex<BTreeMap<Hash, Height>>,
     /// Until when no further line is written about a disk without room.
     quiet_until: Mutex<Option<Instant>>,
 }
@@ -116,6 +123,8 @@ pub struct BlockKeeper {
     /// Batch time of the committed state.
     now: BatchTime,
     swept: Instant,
+    /// A state whose sweep waits for the database to be as far.
+    sweep: Option<State>,
 }
 
 impl BlockKeeper {
@@ -125,7 +134,7 @@ impl BlockKeeper {
     /// A disk error, or the system's when it has no thread to give.
     pub fn start(
         directory: &Directory,
-        state: &State,
+        (state, database): (&State, Arc<Database>),
         peers: PeerNetwork,
         (me, replicas): (ReplicaIndex, usize),
         signer: Ed25519Signer,
@@ -136,9 +145,18 @@ impl BlockKeeper {
         let grace = state.parameters().block_grace;
         let (sender, reports) = sync_channel(REPORTS_MAX);
         let cluster = state.cluster();
-        let quiet_until = Mutex::new(None);
-        let works =
-            Arc::new(Works { reports: sender, blocks, signer, cluster, me, peers, grace, quiet_until });
+        let works = Arc::new(Works {
+            reports: sender,
+            blocks,
+            signer,
+            cluster,
+            me,
+            peers,
+            grace,
+            database,
+            retained: Mutex::default(),
+            quiet_until: Mutex::default(),
+        });
         let jobs = Arc::new(Jobs::new());
         let threads = (0..THREADS)
             .map(|_| {
@@ -156,6 +174,7 @@ impl BlockKeeper {
             outstanding: Outstanding::default(),
             now: state.header().time,
             swept: Instant::now(),
+            sweep: None,
         };
         let rows = state.rows().filter(|(key, _)| key.first() == Some(&BLOCK_TABLE));
         rows.filter_map(|(_, value)| Block::from_value(&value).ok()).for_each(|row| keeper.need(&row));
@@ -175,11 +194,14 @@ impl BlockKeeper {
         }
     }
 
+    /// What gives blocks to clients, for other threads.
+    pub fn getter(&self) -> BlockGetter {
+        BlockGetter(Arc::clone(&self.jobs))
+    }
+
     /// Gives a block to a client that may have it.
     pub fn get(&self, connection: ConnectionId, id: Hash, reply: ReplyHandle) {
-        if let Err(job) = self.jobs.push(Asker::Client(connection), Job::Get(id, reply)) {
-            job.refuse();
-        }
+        self.getter().get(connection, id, reply);
     }
 
     /// Gives a block to a peer, which holds the state that refers to it.
@@ -214,7 +236,7 @@ impl BlockKeeper {
         self.look_after(&executed.state);
         if self.swept.elapsed() > SWEEP_INTERVAL {
             self.swept = Instant::now();
-            let _ = self.jobs.push(Asker::Own, Job::Sweep(executed.state.clone()));
+            self.sweep = Some(executed.state.clone());
         }
     }
 
@@ -243,6 +265,12 @@ impl BlockKeeper {
                 Report::Damaged(_) => {}
             }
         }
+        // Not before: what the last heights refer to would be unknown to it.
+        let applied = self.works.database.applied_height();
+        if let Some(state) = self.sweep.take_if(|state| Some(state.height()) <= applied) {
+            // When there is no place, the next one does its work.
+            let _ = self.jobs.push(Asker::Own, Job::Sweep(state));
+        }
         let blocks = &self.works.blocks;
         for (peer, id) in self.lacking.ask(now, |id| blocks.contains(id)) {
             self.works.peers.send(peer, &PeerMessage::FetchBlock { id });
@@ -268,6 +296,25 @@ impl Drop for BlockKeeper {
         self.reports = None;
         for thread in self.threads.drain(..) {
             let _ = thread.join();
+        }
+    }
+}
+
+/// Gives blocks to clients that may have them.
+#[derive(Clone)]
+pub struct BlockGetter(Arc<Jobs<Job>>);
+
+impl BlockGetter {
+    /// One whose questions nobody answers.
+    #[cfg(test)]
+    pub fn idle() -> Self {
+        Self(Arc::new(Jobs::new()))
+    }
+
+    /// Gives a block.
+    pub fn get(&self, connection: ConnectionId, id: Hash, reply: ReplyHandle) {
+        if let Err(job) = self.0.push(Asker::Client(connection), Job::Get(id, reply)) {
+            job.refuse();
         }
     }
 }
@@ -422,7 +469,32 @@ impl Works {
         });
     }
 
-    /// Deletes blocks that no row names and no receipt protects.
+    /// Whether a height that can be read refers to a block. If that cannot be told, it may.
+    fn is_retained(&self, id: &Hash) -> bool {
+        let mut retained = self.retained.lock().unwrap_or_else(PoisonError::into_inner);
+        let horizon = self.database.horizon();
+        if retained.get(id).is_some_and(|last| *last >= horizon) {
+            return true;
+        }
+        let refers = |value: &[u8]| Block::from_value(value).is_ok_and(|row| row.id == *id && row.count > 0);
+        match self.database.last_with(&quorate_metadata::keys::block(id), refers) {
+            Ok(Some(last)) => {
+                retained.insert(*id, last);
+                true
+            }
+            Ok(None) => {
+                retained.remove(id);
+                false
+            }
+            Err(error) => {
+                tracing::warn!(%id, %error, "whether a past height refers to a block cannot be told");
+                true
+            }
+        }
+    }
+
+    /// Deletes blocks that no row names, no height that can be read refers to, and no receipt protects. The database
+    /// is at least as far as the state.
     fn sweep(&self, state: &State) {
         let now = state.header().time;
         let mut after = None;
@@ -433,7 +505,8 @@ impl Works {
                 .into_iter()
                 .filter(|id| {
                     let promised = self.blocks.promised_until(id).is_some_and(|until| until >= now);
-                    !promised && state.row(&quorate_metadata::keys::block(id)).is_none()
+                    let named = state.row(&quorate_metadata::keys::block(id)).is_some();
+                    !promised && !named && !self.is_retained(id)
                 })
                 .collect();
             if let Err(error) = self.blocks.delete(&dead, now) {

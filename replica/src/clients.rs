@@ -23,6 +23,8 @@ pub struct WaitingRead {
     pub connection: ClientConnection,
     /// What.
     pub request: ReadRequest,
+    /// The height that it waits for.
+    pub height: Height,
     /// Where the answer goes.
     pub reply: ReplyHandle,
 }
@@ -151,7 +153,7 @@ impl Clients {
 
     /// Lets a read wait for its height; refuses it when too many do.
     pub fn wait(&mut self, read: WaitingRead, now: Instant) {
-        let (connection, height) = (read.connection.id(), read.request.at_least);
+        let (connection, height) = (read.connection.id(), read.height);
         if let Err(read) = self.waiting.push(connection, height, now, read) {
             read.reply.send(&refused(Refusal::Busy, "too many reads wait for a height"));
         }
@@ -164,6 +166,22 @@ impl Clients {
             read.reply.send(&refused(Refusal::Behind, "this replica has not reached that height"));
         }
         ready
+    }
+}
+
+/// Why something is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct No(pub Refusal, pub String);
+
+impl No {
+    /// One in words.
+    pub fn new(refusal: Refusal, text: impl std::fmt::Display) -> Self {
+        Self(refusal, text.to_string())
+    }
+
+    /// As it is sent.
+    pub fn reply(&self) -> ClientReply {
+        refused(self.0, &self.1)
     }
 }
 

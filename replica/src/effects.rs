@@ -136,6 +136,7 @@ impl Node {
         self.state = executed.state.clone();
         self.certificate = Some(certificate.clone());
         self.blocks.committed(&executed);
+        self.past.committed(&executed);
         self.keeper.committed(token, Arc::clone(&executed));
         self.heads.committed(token, header.clone());
         self.clients.committed(&digest, &executed, &certificate, self.consensus.view());

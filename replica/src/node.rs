@@ -16,6 +16,7 @@ use crate::fairness::Fairness;
 use crate::heads::HeadKeeper;
 use crate::history::History;
 use crate::keeper::StateKeeper;
+use crate::past_states::PastStates;
 use crate::refusals::Refusals;
 use crate::verifier::RememberingVerifier;
 use quorate_consensus::{Effect, Input, Monotonic, Replica, Status, Token, Verified};
@@ -72,6 +73,7 @@ pub struct Node {
     pub(crate) keeper: StateKeeper,
     pub(crate) blocks: BlockKeeper,
     pub(crate) history: History,
+    pub(crate) past: PastStates,
     pub(crate) evidence: EvidenceKeeper,
     pub(crate) heads: HeadKeeper,
     pub(crate) peers: PeerNetwork,
@@ -170,6 +172,7 @@ impl Node {
         if self.care_due <= now {
             self.care_due = now + CARE_INTERVAL;
             self.blocks.look_after(&self.state);
+            self.past.look_after();
             self.answer_waiting_reads();
             self.offer_evidence(now);
             self.heads.look_after(now);

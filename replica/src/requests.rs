@@ -6,22 +6,25 @@
 
 use crate::blocks::StoreRequest;
 use crate::budgets::clients::Verdict;
-use crate::clients::{WaitingRead, refused};
+use crate::clients::{No, WaitingRead, refused};
 use crate::inbound::Refused;
 use crate::node::{Due, Node};
+use crate::past_states::{Question, Wanted};
 use quorate_consensus::{Input, Verified, door};
 use quorate_crypto::{Certificate, Hash, PublicKey};
-use quorate_execution::{Answer, Errno};
-use quorate_protocol::client::{ClientReply, ClientRequest, Notice, ReadAnswer, Refusal, ReplicaStatus};
-use quorate_protocol::file::SegmentSource;
+use quorate_execution::{Answer, AnswerError, Answered, Errno};
+use quorate_protocol::client::{
+    CertifiedHeader, ClientReply, ClientRequest, Notice, ReadAnswer, Refusal, ReplicaStatus,
+};
+use quorate_protocol::file::{Segment, SegmentSource};
 use quorate_protocol::operation::PrincipalRights;
-use quorate_protocol::query::{Query, ReadRequest};
-use quorate_protocol::{Credential, Envelope, SessionId};
+use quorate_protocol::query::{Query, ReadAt, ReadRequest};
+use quorate_protocol::{Credential, Envelope, Header, Height, SessionId};
 use quorate_transport::{ClientConnection, ClientEvent, ReplyHandle};
 use std::time::Instant;
 
 /// A block that a client asks for, by the file that refers to it (rule S5).
-struct BlockWish {
+pub struct BlockWish {
     ino: u64,
     index: u64,
     id: Hash,
@@ -66,9 +69,9 @@ impl Node {
             ClientRequest::PutBlocks { session, blocks } => {
                 self.put_blocks(connection, session, blocks.into_inner(), reply);
             }
-            ClientRequest::GetBlock { ino, index, id, credential, session } => {
+            ClientRequest::GetBlock { ino, index, id, credential, session, at } => {
                 let wish = BlockWish { ino, index, id, credential, session };
-                self.get_block(connection, &wish, reply);
+                self.get_block(connection, wish, at, reply);
             }
             ClientRequest::Status => reply.send(&ClientReply::Status(self.status())),
             ClientRequest::History { from } => self.history_from(connection, from, reply),
@@ -77,6 +80,7 @@ impl Node {
                 let page = || ClientReply::Evidence(self.evidence.page(after));
                 reply.send(&self.refused_audit(connection).unwrap_or_else(page));
             }
+            ClientRequest::Header { height } => self.header(connection, height, reply),
             ClientRequest::LogHeads => {
                 // A size and a hash say nothing of what is in the tree.
                 let known = self.principal(connection).is_some();
@@ -153,38 +157,46 @@ impl Node {
         Some((key, rights))
     }
 
-    fn read(&mut self, connection: ClientConnection, mut request: ReadRequest, reply: ReplyHandle) {
+    fn read(&mut self, connection: ClientConnection, request: ReadRequest, reply: ReplyHandle) {
         #[cfg(feature = "faults")]
         if self.answers_at_any_height() {
             return reply.send(&self.answer(&connection, &request));
         }
-        if request.fresh {
-            request.at_least = request.at_least.max(self.consensus.read_index().height);
-        }
-        if request.at_least > self.state.height() {
+        let height = match request.at {
+            ReadAt::AtLeast(height) => height,
+            ReadAt::Fresh(height) => height.max(self.consensus.read_index().height),
+            ReadAt::Exactly(height) => return self.read_past(&connection, height, request, reply),
+        };
+        if height > self.state.height() {
             if self.principal(&connection).is_none() {
                 // It may be so new that this replica has yet to hear of it: others are asked meanwhile.
                 return reply.send(&refused(Refusal::Behind, "no principal at this height"));
             }
-            return self.clients.wait(WaitingRead { connection, request, reply }, Instant::now());
+            return self.clients.wait(WaitingRead { connection, request, height, reply }, Instant::now());
         }
         reply.send(&self.answer(&connection, &request));
+    }
+
+    /// Answers at one height: the present one as always, others on threads of their own.
+    fn read_past(
+        &self,
+        connection: &ClientConnection,
+        height: Height,
+        request: ReadRequest,
+        reply: ReplyHandle,
+    ) {
+        if height == self.state.height() {
+            return reply.send(&self.answer(connection, &request));
+        }
+        let Some((key, _)) = self.principal(connection) else { return reply.send(&nobody()) };
+        let wanted = Wanted::Rows(request.credential, request.query);
+        self.past.ask(connection.id(), Question { height, key, wanted, reply });
     }
 
     fn answer(&self, connection: &ClientConnection, request: &ReadRequest) -> ClientReply {
         let Some((key, _)) = self.principal(connection) else { return nobody() };
         let (state, certificate) = self.standing();
-        match state.answer(&key, &request.credential, &request.query) {
-            Ok(answered) => match answered.proof.try_into() {
-                Ok(proof) => ClientReply::Read(ReadAnswer {
-                    header: state.header().clone(),
-                    certificate: certificate.cloned(),
-                    proof,
-                }),
-                Err(_) => refused(Refusal::Invalid, "the answer is too large: ask for less"),
-            },
-            Err(error) => refused(Refusal::Invalid, &error.to_string()),
-        }
+        read_reply(state.answer(&key, &request.credential, &request.query), state.header(), certificate)
     }
 
     /// What reads are answered from.
@@ -263,31 +275,42 @@ impl Node {
         self.blocks.put(connection.id(), request, reply);
     }
 
-    fn get_block(&mut self, connection: &ClientConnection, wish: &BlockWish, reply: ReplyHandle) {
+    fn get_block(
+        &self,
+        connection: &ClientConnection,
+        wish: BlockWish,
+        at: Option<Height>,
+        reply: ReplyHandle,
+    ) {
         let Some((key, _)) = self.principal(connection) else { return reply.send(&nobody()) };
-        match self.may_have(&key, wish) {
-            Ok(true) => self.blocks.get(connection.id(), wish.id, reply),
-            Ok(false) => {
-                reply.send(&refused(Refusal::NotFound, "that row of the file does not name this block"))
-            }
-            Err(errno) => {
-                reply.send(&refused(Refusal::Denied, &format!("the file may not be read: {errno}")))
-            }
+        if let Some(height) = at.filter(|height| *height != self.state.height()) {
+            let wanted = Wanted::Block(connection.id(), wish);
+            return self.past.ask(connection.id(), Question { height, key, wanted, reply });
+        }
+        match wished_block(&wish, |credential, query| self.state.answer(&key, credential, query)) {
+            Ok(id) => self.blocks.get(connection.id(), id, reply),
+            Err(no) => reply.send(&no.reply()),
         }
     }
 
-    /// Whether the principal may read the row, and the row names the block (rule S5).
-    fn may_have(&self, key: &PublicKey, wish: &BlockWish) -> Result<bool, Errno> {
-        let query = Query::Content { ino: wish.ino, first: wish.index, count: 1, session: wish.session };
-        let answered = self.state.answer(key, &wish.credential, &query).map_err(|_| Errno::EIO)?;
-        match answered.outcome? {
-            Answer::Content(content) => {
-                Ok(content.rows.iter().flat_map(|(_, segments)| segments).any(
-                    |segment| matches!(&segment.source, SegmentSource::Block { id, .. } if *id == wish.id),
-                ))
-            }
-            _ => Ok(false),
+    /// Gives the certified header of a height, which says nothing about anybody.
+    fn header(&self, connection: &ClientConnection, height: Height, reply: ReplyHandle) {
+        if self.principal(connection).is_none() {
+            return reply.send(&nobody());
         }
+        let certified = |header, certificate| ClientReply::Header(CertifiedHeader { header, certificate });
+        if height == 0 {
+            return reply.send(&certified(self.past.genesis().clone(), None));
+        }
+        if height > self.state.height() {
+            return reply.send(&refused(Refusal::Behind, "this replica has not reached that height"));
+        }
+        self.history.header(height, move |found| {
+            reply.send(&match found {
+                Some((header, certificate)) => certified(header, Some(certificate)),
+                None => refused(Refusal::NotFound, "that height cannot be read from the log"),
+            });
+        });
     }
 
     /// The refusal of a connection whose principal may not see what is in batches.
@@ -332,7 +355,52 @@ impl Node {
             state_rows: self.state.row_count(),
             inodes: totals.inodes,
             blocks: totals.blocks,
+            horizon: self.past.horizon(),
         }
+    }
+}
+
+/// The reply to a read.
+pub fn read_reply(
+    answered: Result<Answered, AnswerError>,
+    header: &Header,
+    certificate: Option<&Certificate>,
+) -> ClientReply {
+    let answered = match answered {
+        Ok(answered) => answered,
+        Err(error) => return refused(Refusal::Invalid, &error.to_string()),
+    };
+    match answered.proof.try_into() {
+        Ok(proof) => {
+            ClientReply::Read(ReadAnswer { header: header.clone(), certificate: certificate.cloned(), proof })
+        }
+        Err(_) => refused(Refusal::Invalid, "the answer is too large: ask for less"),
+    }
+}
+
+/// The block that is wished for, if by what `answer` says of the file its row may be read and names it (rule S5).
+///
+/// # Errors
+/// The refusal.
+pub fn wished_block(
+    wish: &BlockWish,
+    answer: impl FnOnce(&Credential, &Query) -> Result<Answered, AnswerError>,
+) -> Result<Hash, No> {
+    let query = Query::Content { ino: wish.ino, first: wish.index, count: 1, session: wish.session };
+    let outcome = match answer(&wish.credential, &query) {
+        Ok(answered) => answered.outcome,
+        Err(_) => Err(Errno::EIO),
+    };
+    let is_named =
+        |segment: &Segment| matches!(&segment.source, SegmentSource::Block { id, .. } if *id == wish.id);
+    match outcome {
+        Ok(Answer::Content(content))
+            if content.rows.iter().flat_map(|(_, segments)| segments).any(is_named) =>
+        {
+            Ok(wish.id)
+        }
+        Ok(_) => Err(No::new(Refusal::NotFound, "that row of the file does not name this block")),
+        Err(errno) => Err(No::new(Refusal::Denied, format!("the file may not be read: {errno}"))),
     }
 }
 

@@ -10,14 +10,16 @@ use quorate_store::state::{PruneCursor, State as Database, StateError};
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Heights that are kept unless the operator says otherwise.
-pub const HEIGHTS_DEFAULT: u64 = 1000;
+/// Heights that are kept unless the operator says otherwise: more than may be in flight, and so few that content
+/// which was removed does not stay for hours where few heights are made.
+pub const HEIGHTS_DEFAULT: u64 = 128;
 /// Time for which heights are kept unless the operator says otherwise: no listing takes longer.
 pub const TIME_DEFAULT: Duration = Duration::from_secs(300);
 /// Heights of which the time is remembered, spread over the time for which they are kept.
 const SAMPLES_MAX: u64 = 256;
-/// A pass over the changes begins when so many heights may go.
-const STEP_HEIGHTS: u64 = 64;
+/// A pass over the changes begins when so many heights may go, or a sixteenth of those that are kept if that is less.
+const STEP_HEIGHTS_MAX: u64 = 64;
+const STEPS_PER_HEIGHTS: u64 = 16;
 
 /// Which heights of the past can be read.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -93,7 +95,8 @@ impl Pruner {
     pub fn turn(&mut self, database: &Database) -> Result<bool, StateError> {
         if self.pass.is_none() {
             let lowest = self.lowest_kept();
-            if lowest < self.horizon.saturating_add(STEP_HEIGHTS) {
+            let step = (self.retention.heights / STEPS_PER_HEIGHTS).clamp(1, STEP_HEIGHTS_MAX);
+            if lowest < self.horizon.saturating_add(step) {
                 return Ok(false);
             }
             self.pass = Some(Pass { horizon: lowest, next: self.start.clone(), kept: None });
@@ -180,7 +183,7 @@ mod tests {
             assert!(database.horizon() <= height.saturating_sub(99));
         }
         let horizon = database.horizon();
-        assert!((1999 - 99 - STEP_HEIGHTS - 1..=1900).contains(&horizon), "{horizon}");
+        assert!((1999 - 99 - STEP_HEIGHTS_MAX - 1..=1900).contains(&horizon), "{horizon}");
         for height in horizon.max(8)..2000 {
             check(&database, height);
         }

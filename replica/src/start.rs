@@ -18,6 +18,7 @@ use crate::history::History;
 use crate::keeper::{StateKeeper, recover_state};
 use crate::layout::{CLUSTER_FILE, NODE_KEY, PID_FILE};
 use crate::node::{INTERNAL_MAX, Internal, Node, Sources};
+use crate::past_states::PastStates;
 use crate::refusals::Refusals;
 use crate::retention::Retention;
 use crate::verifier::RememberingVerifier;
@@ -50,6 +51,8 @@ pub struct ReplicaOptions {
     pub listen: Option<SocketAddr>,
     /// How much of the past can be read.
     pub retention: Retention,
+    /// Bytes of memory for past heights that clients read.
+    pub past_memory: u64,
     /// Bytes of its disk that blocks leave to log and state.
     pub disk_reserve: u64,
     /// How it is faulty on purpose, if it is.
@@ -65,6 +68,7 @@ impl ReplicaOptions {
             directory,
             listen: None,
             retention: Retention::default(),
+            past_memory: crate::past_states::MEMORY_DEFAULT,
             disk_reserve: RESERVE_BYTES_DEFAULT,
             #[cfg(feature = "faults")]
             fault: None,
@@ -165,8 +169,22 @@ fn assemble(
     let signer = Ed25519Signer::new(seed.derive(Role::Blocks));
     let members = (me, cluster.members().n());
     let block_options = BlockOptions { reserve_bytes: options.disk_reserve, ..BlockOptions::default() };
-    let blocks =
-        BlockKeeper::start(directory, &state, transport.peers.clone(), members, signer, block_options)?;
+    let blocks = BlockKeeper::start(
+        directory,
+        (&state, Arc::clone(&database)),
+        transport.peers.clone(),
+        members,
+        signer,
+        block_options,
+    )?;
+    let genesis = consensus.configuration().genesis().clone();
+    let past = PastStates::start(
+        (Arc::clone(&database), archive.clone()),
+        (genesis, state.clone()),
+        blocks.getter(),
+        options.past_memory,
+    )
+    .map_err(no_thread)?;
     let certificate = consensus.committed_certificate().cloned();
     let court = crate::inbound::court(consensus.configuration(), verifier.as_ref());
     let evidence = EvidenceKeeper::start(directory, &court).map_err(no_thread)?;
@@ -181,6 +199,7 @@ fn assemble(
         keeper,
         blocks,
         history: History::start(archive, database).map_err(no_thread)?,
+        past,
         evidence,
         heads,
         peers: transport.peers.clone(),

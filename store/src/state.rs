@@ -6,6 +6,7 @@
 //! well; nothing in it is needed to be safe.
 
 pub mod format;
+mod past;
 mod prune;
 mod retention;
 mod rows;
@@ -29,6 +30,7 @@ use format::{
     change_key, decode_applied, decode_retained, decode_value, encode_applied, encode_identity,
     encode_retained, encode_value, split_version_key, version_key,
 };
+pub use past::REWOUND_ROW_BYTES;
 pub use prune::{PRUNE_CHANGES_MAX, PruneCursor, Pruned};
 pub use retention::Pin;
 use retention::Retention;
@@ -105,6 +107,16 @@ pub enum StateError {
         /// The applied height.
         applied: Height,
     },
+    /// So much was changed since that height that it does not fit into the memory that is given for it.
+    #[error(
+        "height {height} lies too far back: what was changed since takes more than {bytes_max} bytes of memory"
+    )]
+    TooFar {
+        /// The height.
+        height: Height,
+        /// Bytes that are given.
+        bytes_max: u64,
+    },
 }
 
 impl StateError {
@@ -115,7 +127,7 @@ impl StateError {
             Self::File(_) | Self::DiskFull(_) | Self::Database(_) | Self::Corrupt(_) | Self::Damaged(_) => {
                 Fault::Disk
             }
-            Self::Foreign | Self::NotRetained { .. } => Fault::Caller,
+            Self::Foreign | Self::NotRetained { .. } | Self::TooFar { .. } => Fault::Caller,
             Self::Empty | Self::Gap { .. } => Fault::Ours,
         }
     }

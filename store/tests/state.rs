@@ -84,6 +84,27 @@ proptest! {
                 let expected: Rows = rows.range(key(3)..key(8)).map(|(key, row)| (*key, Arc::clone(row))).collect();
                 prop_assert_eq!(part, expected);
             }
+            let horizon = state.horizon();
+            for (height, rows) in &model {
+                // S10: from the newest height back to any other, and from one to a lower one.
+                for (later, above) in model.range(height..) {
+                    let back = state.rewind(*later, *height, u64::MAX);
+                    if *height < horizon {
+                        let refused = matches!(back, Err(StateError::NotRetained { .. }));
+                        prop_assert!(refused, "a snapshot lacks what was changed since");
+                    } else {
+                        prop_assert_eq!(&apply(above, &back.unwrap()), rows, "{} back to {}", later, height);
+                    }
+                }
+            }
+            for number in 0..12 {
+                for wanted in 0..3 {
+                    let is_wanted = |value: &[u8]| value.len() % 3 == wanted;
+                    let with = |rows: &Rows| rows.get(&key(number)).is_some_and(|value| is_wanted(value));
+                    let last = model.iter().rev().find(|(_, rows)| with(rows)).map(|(height, _)| *height);
+                    prop_assert_eq!(state.last_with(&key(number), is_wanted).unwrap(), last);
+                }
+            }
             if round == 1 {
                 break;
             }
@@ -237,4 +258,24 @@ fn what_was_committed_survives_the_end_of_the_process_and_a_torn_write_ahead_log
     for row in rows.values() {
         assert!(u64::from_be_bytes(row[..].try_into().unwrap()) <= applied);
     }
+}
+
+/// A5: what is gathered for one height has a bound.
+#[test]
+fn a_height_that_lies_too_far_back_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let directory = directory(place.path());
+    let state = open(&directory);
+    for height in 0..10 {
+        let changes = Changes::from([(key(height), Some(Row::from(vec![height; 100])))]);
+        state.commit(u64::from(height), &changes, b"h", b"f").unwrap();
+    }
+    let room = |rows: u64| rows * quorate_store::state::REWOUND_ROW_BYTES;
+    assert_eq!(state.rewind(9, 4, room(5)).unwrap(), (5..10).map(|number| (key(number), None)).collect());
+    assert!(matches!(state.rewind(9, 4, room(5) - 1), Err(StateError::TooFar { height: 4, .. })));
+    let changes = Changes::from([(key(0), None)]);
+    state.commit(10, &changes, b"h", b"f").unwrap();
+    assert!(matches!(state.rewind(10, 9, room(1) + 99), Err(StateError::TooFar { .. })));
+    assert_eq!(state.rewind(10, 9, room(1) + 100).unwrap()[&key(0)].as_deref(), Some(&[0; 100][..]));
+    assert!(matches!(state.rewind(11, 9, u64::MAX), Err(StateError::NotRetained { .. })));
 }

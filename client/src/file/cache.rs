@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quorate_crypto::Hash;
-use quorate_protocol::{Credential, Ino, SessionId};
+use quorate_protocol::Credential;
 
+use crate::blocks::WantedBlock;
 use crate::core::Core;
 use crate::error::ClientError;
 
@@ -40,9 +41,9 @@ impl BlockCache {
         &self,
         core: &Core,
         credential: &Credential,
-        (ino, index, id): (Ino, u64, Hash),
-        session: Option<SessionId>,
+        wanted: WantedBlock,
     ) -> Result<Arc<[u8]>, ClientError> {
+        let id = wanted.id;
         let loading = {
             let mut kept = self.kept();
             if let Some(block) = kept.find(&id) {
@@ -55,7 +56,7 @@ impl BlockCache {
         if let Some(block) = found {
             return Ok(block);
         }
-        let block = crate::blocks::get_block(core, credential, (ino, index, id), session).await?;
+        let block = crate::blocks::get_block(core, credential, wanted).await?;
         self.kept().keep(id, &block, self.capacity);
         Ok(block)
     }

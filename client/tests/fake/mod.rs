@@ -17,10 +17,11 @@ use quorate_crypto::{
 use quorate_execution::{Environment, Receipts, State};
 use quorate_merkle::ReceiptsTree;
 use quorate_protocol::blocks::{BlockDescriptor, BlockReceipt, BlockReceiptBody, receipt_leaf};
-use quorate_protocol::client::{ClientReply, ClientRequest, Notice, ReadAnswer, Refusal};
+use quorate_protocol::client::{CertifiedHeader, ClientReply, ClientRequest, Notice, ReadAnswer, Refusal};
 use quorate_protocol::genesis::{GENESIS_VERSION, Genesis, Parameters};
 use quorate_protocol::operation::PrincipalRights;
 use quorate_protocol::peer::{Batch, CommittedBatch};
+use quorate_protocol::query::ReadAt;
 use quorate_protocol::{
     BatchTime, Credential, Envelope, Groups, Height, Proposal, ReplicaIndex, SessionId, Vote, VoteKind,
 };
@@ -40,6 +41,8 @@ pub struct Behaviour {
     pub withholds_results: bool,
     /// Shows no height above this one.
     pub stuck_at: Option<Height>,
+    /// Keeps no height below this one.
+    pub horizon: Height,
     pub lie: Option<Lie>,
     /// How long a request takes.
     pub delay: std::time::Duration,
@@ -292,10 +295,16 @@ impl Inner {
         let shown = self.shown(replica);
         match request {
             ClientRequest::Read(read) => {
-                let Committed { state, certificate, .. } = &self.chain[shown];
-                if state.height() < read.at_least {
-                    return refused(Refusal::Behind);
-                }
+                let horizon = self.behaviour[usize::from(replica)].horizon;
+                let height = match read.at {
+                    ReadAt::Exactly(height) if height < horizon || height > shown as u64 => {
+                        return refused(Refusal::NotRetained { horizon, applied: shown as u64 });
+                    }
+                    ReadAt::Exactly(height) => usize::try_from(height).unwrap(),
+                    at if at.admits(shown as u64) => shown,
+                    _ => return refused(Refusal::Behind),
+                };
+                let Committed { state, certificate, .. } = &self.chain[height];
                 let answered = state.answer(&link.key, &read.credential, &read.query).unwrap();
                 ClientReply::Read(ReadAnswer {
                     header: state.header().clone(),
@@ -328,6 +337,13 @@ impl Inner {
                 });
                 ClientReply::History(Bounded::try_collect(batches).unwrap())
             }
+            ClientRequest::Header { height } => match self.chain.get(usize::try_from(*height).unwrap()) {
+                Some(Committed { state, certificate, .. }) => ClientReply::Header(CertifiedHeader {
+                    header: state.header().clone(),
+                    certificate: certificate.clone(),
+                }),
+                None => refused(Refusal::Behind),
+            },
             _ => ClientReply::Accepted,
         }
     }

@@ -43,6 +43,9 @@ pub enum AuditAction {
     Seen(SeenArgs),
     /// Evidence against replicas: signed statements that no correct one makes.
     Evidence(EvidenceArgs),
+    /// List the heights whose state can still be read, with their certified times, as each replica says. Exit 0
+    /// listed, 2 cannot tell.
+    Heights(AuditHeightsArgs),
     /// Say who made what a path names, who changed it last in each of its aspects, and who removed it. The history
     /// is checked and executed again, twice. Exit 0 said, 1 the history is broken, 2 there was never such a path, or
     /// it cannot be told.
@@ -276,6 +279,9 @@ pub struct AuditProveArgs {
     /// The file to write, which must not exist; `-` is standard output.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+    /// At this height instead of the highest one, or at the last one up to a time: 2026-01-31T12:00:00Z or @SECONDS.
+    #[arg(long, value_name = "HEIGHT|TIME")]
+    pub at: Option<At>,
     /// Ask as this user: what it may not search is no answer.
     #[arg(long, default_value_t = 0)]
     pub uid: u32,
@@ -381,4 +387,15 @@ pub struct HistoryArgs {
     /// The principal's key file, for a live cluster.
     #[arg(long, env = "QUORATE_KEY", value_name = "FILE")]
     pub key: Option<PathBuf>,
+}
+
+/// `quorate audit heights`.
+#[derive(Args, Debug)]
+pub struct AuditHeightsArgs {
+    /// Cluster and key.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
 }

@@ -21,6 +21,12 @@ pub enum BenchAction {
     Meta(BenchMetaArgs),
     /// Null operations through consensus, without a mount.
     Consensus(BenchConsensusArgs),
+    /// Make a directory of very many entries and list all of it, by verified pages and through a mount.
+    Listing(BenchListingArgs),
+    /// Proofs and updates of a state of many rows, in memory, and what it costs on disk.
+    State(BenchStateArgs),
+    /// How fast a long history is checked, against the signatures that this machine can verify at most.
+    Audit(BenchAuditArgs),
     /// How long nothing is committed when a leader is killed, and when it hands over, in a cluster of its own.
     LeaderCrash(BenchLeaderCrashArgs),
     /// What is kept of throughput and latency under each attack, in clusters of its own.
@@ -113,4 +119,46 @@ pub struct BenchConsensusArgs {
     /// Seconds.
     #[arg(long, default_value_t = 10)]
     pub seconds: u64,
+}
+
+/// `quorate bench audit`.
+#[derive(Args, Debug)]
+pub struct BenchAuditArgs {
+    /// Heights of the history, which is made first.
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub heights: u64,
+    /// Files that each height makes.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=256))]
+    pub files: u64,
+}
+
+/// `quorate bench listing`.
+#[derive(Args, Debug)]
+pub struct BenchListingArgs {
+    /// Cluster and key.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// A directory in a mount; the entries are made in a new directory below it, and stay.
+    #[arg(long)]
+    pub path: PathBuf,
+    /// Entries.
+    #[arg(long, default_value_t = 10_000)]
+    pub entries: u64,
+    /// Operations in flight while they are made.
+    #[arg(long, default_value_t = 512)]
+    pub concurrency: usize,
+    /// Client sessions that share them.
+    #[arg(long, default_value_t = 4)]
+    pub sessions: usize,
+}
+
+/// `quorate bench state`.
+#[derive(Args, Debug)]
+pub struct BenchStateArgs {
+    /// Rows at which to measure, ascending, separated by commas; ten million need some gigabytes of memory.
+    #[arg(long, value_delimiter = ',', default_values_t = [10_000, 100_000])]
+    pub rows: Vec<u64>,
+    /// Updates of each kind.
+    #[arg(long, default_value_t = 50_000)]
+    pub updates: u64,
 }

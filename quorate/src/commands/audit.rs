@@ -5,16 +5,15 @@
 
 use crate::args::{AuditAction, AuditArgs, AuditExportArgs, Output};
 use crate::commands::new_file::NewFile;
-use crate::commands::verify::Audited;
 use crate::commands::{
-    check, compare, connect, diff, evidence, memory, past, prove, receipt, sources, transition, trust,
-    verify, watch,
+    check, compare, connect, diff, evidence, heights, memory, past, prove, receipt, replay, sources,
+    transition, trust, verify, watch,
 };
 use crate::failure::{CommandResult, Failure};
 use crate::say;
-use quorate_audit::{Auditor, BundleWriter, Policy, Report, Source, SourceError, Verdict};
-use quorate_protocol::peer::CommittedBatch;
-use std::io::{BufWriter, Write};
+use quorate_audit::{BundleWriter, Policy, Report, Verdict, follow};
+use std::io::BufWriter;
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -34,6 +33,7 @@ pub fn run(args: &AuditArgs) -> CommandResult {
         AuditAction::Compare(args) => compare::run(args),
         AuditAction::Seen(args) => memory::run(args),
         AuditAction::Evidence(args) => evidence::run(args),
+        AuditAction::Heights(args) => heights::list(args),
         AuditAction::Who(args) => past::who(args),
         AuditAction::Log(args) => past::log(args),
         AuditAction::Diff(args) => diff::run(args),
@@ -51,35 +51,26 @@ fn export(args: &AuditExportArgs) -> CommandResult {
     let partial = NewFile::create(&args.file).map_err(|error| cannot(&error))?;
     let source = sources::open(&cluster, &args.history)?;
     let writer = BundleWriter::new(BufWriter::new(partial), &cluster.cluster());
-    let mut exporting =
-        Exporting { source, writer: writer.map_err(|error| cannot(&error))?, unchecked: None };
-    let verifier = trust::verifier(cluster.genesis());
-    let auditor = Auditor::new(cluster.genesis(), &verifier, Policy::STANDARD)?;
-    let Audited { report, took, .. } = verify::verify_all(auditor, &mut exporting, None);
+    let mut writer = writer.map_err(|error| cannot(&error))?;
+    let mut failed = None;
+    let (report, took) = replay::check(cluster.genesis(), source, Policy::STANDARD, |auditor, heights| {
+        Ok(follow(auditor, heights, &mut |_, holds| match writer.add(holds) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
+        }))
+    })?;
+    if let Some(error) = failed {
+        return Err(cannot(&error));
+    }
     if report.verdict == Verdict::Holds {
-        let written = exporting.writer.finish().and_then(|buffer| Ok(buffer.into_inner()?));
+        let written = writer.finish().and_then(|buffer| Ok(buffer.into_inner()?));
         written.and_then(NewFile::put_in_place).map_err(|error| cannot(&error))?;
     }
     print(&report, args.output, took);
     Ok(ExitCode::from(report.verdict.exit_code()))
-}
-
-/// Hands heights to the auditor and writes each one once the next is asked for, which is when it holds.
-struct Exporting<W> {
-    source: Box<dyn Source>,
-    writer: BundleWriter<W>,
-    unchecked: Option<CommittedBatch>,
-}
-
-impl<W: Write> Source for Exporting<W> {
-    fn next(&mut self) -> Result<Option<CommittedBatch>, SourceError> {
-        if let Some(holds) = self.unchecked.take() {
-            let written = self.writer.add(&holds);
-            written.map_err(|error| SourceError::Unavailable(format!("cannot write the bundle: {error}")))?;
-        }
-        self.unchecked = self.source.next()?;
-        Ok(self.unchecked.clone())
-    }
 }
 
 /// Says what an audit found.

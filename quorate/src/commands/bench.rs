@@ -1,7 +1,7 @@
 //! `quorate bench`: measures, one JSON line per run.
 
-use crate::args::{BenchAction, BenchArgs, BenchConsensusArgs, BenchLeaderCrashArgs};
-use crate::commands::connect;
+use crate::args::{BenchAction, BenchArgs, BenchConsensusArgs, BenchLeaderCrashArgs, BenchListingArgs};
+use crate::commands::{bench_audit, bench_state, connect};
 use crate::failure::{CommandResult, Failure};
 use indicatif::{ProgressBar, ProgressStyle};
 use quorate_bench::consensus::Work;
@@ -17,6 +17,9 @@ use std::time::Duration;
 pub fn run(args: &BenchArgs) -> CommandResult {
     let report = match &args.action {
         BenchAction::LeaderCrash(args) => return leader_crash(args),
+        BenchAction::Listing(args) => return listing(args),
+        BenchAction::State(args) => return bench_state::run(args),
+        BenchAction::Audit(args) => return bench_audit::run(args),
         #[cfg(feature = "faults")]
         BenchAction::Faults(args) => return faults::run(args),
         BenchAction::Meta(args) => {
@@ -202,6 +205,23 @@ mod faults {
         parts.extend(crash.map(CrashReport::markdown));
         parts.join("\n")
     }
+}
+
+fn listing(args: &BenchListingArgs) -> CommandResult {
+    let figures = runtime()?.block_on(async {
+        let mut clients = Vec::with_capacity(args.sessions);
+        for _ in 0..args.sessions {
+            clients.push(connect::connect(&args.cluster, ClientOptions::default()).await?);
+        }
+        let figures =
+            quorate_bench::listing::run(&clients, &args.path, args.entries, args.concurrency).await?;
+        for client in &clients {
+            client.close().await;
+        }
+        Ok::<_, Failure>(figures)
+    })?;
+    println!("{}", serde_json::to_string(&figures)?);
+    Ok(ExitCode::SUCCESS)
 }
 
 fn null_operations(args: &BenchConsensusArgs) -> Result<Report, Failure> {

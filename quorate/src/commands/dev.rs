@@ -124,7 +124,10 @@ fn run_cluster(args: &DevArgs, log: &str) -> CommandResult {
         (None, Some(temporary)) => temporary.path().to_owned(),
         (None, None) => return Err(Failure::new("no directory")),
     };
-    let cluster = open_or_create(args, &directory, &program)?;
+    let mut cluster = open_or_create(args, &directory, &program)?;
+    for replica in cluster.indices() {
+        cluster.set_arguments(replica, args.keep.arguments().to_vec());
+    }
     let mount = match &args.mount {
         Some(path) => std::path::absolute(path)?,
         None => directory.join("mount"),
@@ -133,7 +136,7 @@ fn run_cluster(args: &DevArgs, log: &str) -> CommandResult {
         .map_err(|error| Failure::new(format!("cannot make the mount point {}: {error}", mount.display())))?;
     let began = Instant::now();
     #[cfg(feature = "faults")]
-    let (cluster, network) = network::worsen(with_faults(cluster, &args.faults)?, &args.network)?;
+    let (cluster, network) = network::worsen(with_faults(cluster, args)?, &args.network)?;
     let mut running = Running {
         cluster,
         mount,
@@ -167,19 +170,18 @@ fn open_or_create(args: &DevArgs, directory: &Path, program: &Path) -> Result<Lo
 
 /// Has these replicas started as faulty ones, and says so.
 #[cfg(feature = "faults")]
-fn with_faults(
-    mut cluster: LocalCluster,
-    faults: &[(u8, quorate_replica::faults::Fault)],
-) -> Result<LocalCluster, Failure> {
+fn with_faults(mut cluster: LocalCluster, args: &DevArgs) -> Result<LocalCluster, Failure> {
     let n = cluster.indices().count();
-    for (replica, fault) in faults {
+    for (replica, fault) in &args.faults {
         if usize::from(*replica) >= n {
             let last = n.saturating_sub(1);
             return Err(Failure::new(format!(
                 "there is no replica {replica}: this cluster has replicas 0 to {last}"
             )));
         }
-        cluster.set_arguments(*replica, vec!["--fault".into(), fault.to_string().into()]);
+        let mut arguments = args.keep.arguments().to_vec();
+        arguments.extend(["--fault".into(), fault.to_string().into()]);
+        cluster.set_arguments(*replica, arguments);
         eprintln!("quorate: replica {replica} is faulty on purpose: {fault}");
     }
     Ok(cluster)

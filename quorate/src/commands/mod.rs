@@ -1,14 +1,18 @@
 //! The commands, one file each.
 
 pub mod against;
+pub mod ahead;
 pub mod audit;
 pub mod bench;
+pub mod bench_audit;
+pub mod bench_state;
 pub mod check;
 pub mod compare;
 pub mod connect;
 pub mod dev;
 pub mod diff;
 pub mod evidence;
+pub mod heights;
 pub mod init;
 pub mod key;
 pub mod memory;

@@ -3,12 +3,12 @@
 //! Invariant: in the background, the command returns only when the mount answers or has failed, and shows
 //! why; SIGTERM and SIGINT end a mount within seconds whether or not the cluster answers.
 
-use crate::args::{MountArgs, UmountArgs};
+use crate::args::{At, MountArgs, UmountArgs};
 use crate::commands::against::Against;
-use crate::commands::{connect, memory, trust};
+use crate::commands::{connect, heights, memory, trust};
 use crate::failure::{CommandResult, Failure};
 use quorate_audit::{Anchor, Head, HeadFault, Heads};
-use quorate_client::{Client, ClientOptions};
+use quorate_client::{Client, ClientError, ClientOptions, Freshness};
 use quorate_client_fuse::{MountError, MountOptions, Mounted, mount};
 use quorate_protocol::query::Query;
 use quorate_protocol::{Credential, Groups};
@@ -20,6 +20,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 pub use quorate_client_fuse::is_mounted;
 
+/// The inode of the tree's root.
+const ROOT_INO: u64 = 1;
 /// How long a mount in the background may take to come up.
 const READY_PATIENCE: Duration = Duration::from_secs(60);
 /// How long the last write-back may take before an unmount at a signal.
@@ -54,13 +56,21 @@ pub fn unmount_path(path: &Path) -> Result<(), Failure> {
 
 fn foreground(args: &MountArgs, options: MountOptions) -> CommandResult {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let mut client_options = ClientOptions { deadline: options.deadline, ..ClientOptions::default() };
+    // Who reads the past changes nothing, which takes no session.
+    let session = args.at.is_none();
+    let mut client_options =
+        ClientOptions { deadline: options.deadline, session, ..ClientOptions::default() };
     if let Some(deadline) = options.deadline {
         client_options.connect_timeout = client_options.connect_timeout.min(deadline);
     }
     let result = runtime.block_on(async {
-        let client = connect::connect(&args.cluster, client_options).await?;
+        let mut client = connect::connect(&args.cluster, client_options).await?;
         check_seen(&client).await?;
+        let mut options = options;
+        if let Some(at) = args.at {
+            client = past(&client, at).await?;
+            options.read_only = true;
+        }
         let mounted = mount(client.clone(), runtime.handle().clone(), &args.path, options)?;
         until_over(&mounted).await?;
         let end = tokio::time::Instant::now() + END_PATIENCE;
@@ -84,7 +94,7 @@ async fn check_seen(client: &Client) -> Result<(), Failure> {
     let genesis = client.cluster().genesis();
     let seen = memory::recall(genesis)?;
     let credential = Credential { uid: 0, gid: 0, groups: Groups::OfPrincipal };
-    let answer = client.prove(&credential, Query::Totals).await?;
+    let answer = client.prove(&credential, Query::Totals, None).await?;
     let head = Head { header: answer.header, certificate: answer.certificate };
     if let Some(seen) = &seen {
         let told = stands(client, &seen.head, &head).await?;
@@ -130,6 +140,19 @@ async fn stands(client: &Client, seen: &Head, shown: &Head) -> Result<Against, F
     Ok(Against::Holds)
 }
 
+/// The same client for one height, which some replica keeps.
+async fn past(client: &Client, at: At) -> Result<Client, Failure> {
+    let header = heights::find(&client.observer(), at).await?;
+    tracing::info!(height = header.height, time = heights::text(header.time), "a past height is mounted");
+    let past = client.at(header.height);
+    let root = Credential { uid: 0, gid: 0, groups: Groups::OfPrincipal };
+    // An errno is an answer: that user may not look at the root.
+    match past.read(&root, Query::Attributes { ino: ROOT_INO }, Freshness::Floor).await {
+        Ok(_) | Err(ClientError::Errno(_)) => Ok(past),
+        Err(error) => Err(heights::unreadable(header.height, error)),
+    }
+}
+
 /// Returns when somebody unmounted it, or at SIGTERM or SIGINT.
 async fn until_over(mounted: &Mounted) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
@@ -159,6 +182,9 @@ fn background(args: &MountArgs, log: &str) -> CommandResult {
     command.arg("--cluster").arg(&args.cluster.cluster).arg("--key").arg(&args.cluster.key);
     if let Some(options) = &args.options {
         command.arg("-o").arg(options);
+    }
+    if let Some(at) = args.at {
+        command.arg("--at").arg(at.to_string());
     }
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;

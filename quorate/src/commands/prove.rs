@@ -6,7 +6,7 @@
 use crate::args::{AuditProveArgs, Output};
 use crate::commands::check::Judged;
 use crate::commands::new_file::NewFile;
-use crate::commands::{connect, trust};
+use crate::commands::{connect, heights, trust};
 use crate::failure::{CommandResult, Failure};
 use crate::say;
 use quorate_audit::{NoAnswer, NoHead, ProvenAnswer};
@@ -36,7 +36,15 @@ pub fn prove(args: &AuditProveArgs) -> CommandResult {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let answer = runtime.block_on(async {
         let observer = Observer::start(cluster.clone(), key, ClientOptions::default()).await?;
-        observer.prove(&credential, query.clone()).await
+        let height = match args.at {
+            Some(at) => Some(heights::find(&observer, at).await?.height),
+            None => None,
+        };
+        let proven = observer.prove(&credential, query.clone(), height).await;
+        proven.map_err(|error| match height {
+            Some(height) => heights::unreadable(height, error),
+            None => error.into(),
+        })
     })?;
     let proven = ProvenAnswer { cluster: cluster.cluster(), key: public, credential, query, answer };
     let outcome = judge(cluster.genesis(), &proven);

@@ -24,7 +24,7 @@ use tokio::runtime::Runtime;
 const PENDING_MAX: usize = 4096;
 
 /// Opens the source that is asked for; without any the live cluster, as the principal with this key file.
-pub fn open(cluster: &ClusterFile, place: &HistoryArgs) -> Result<Box<dyn Source>, Failure> {
+pub fn open(cluster: &ClusterFile, place: &HistoryArgs) -> Result<Box<dyn Source + Send>, Failure> {
     open_above(cluster, place, 0)
 }
 
@@ -33,7 +33,7 @@ pub fn open_above(
     cluster: &ClusterFile,
     place: &HistoryArgs,
     height: Height,
-) -> Result<Box<dyn Source>, Failure> {
+) -> Result<Box<dyn Source + Send>, Failure> {
     if place.dir.is_none() && place.bundle.is_none() {
         return Ok(Box::new(LiveSource::start(place, height)?));
     }
@@ -41,7 +41,7 @@ pub fn open_above(
 }
 
 /// A directory or a bundle.
-fn stored(cluster: &ClusterFile, place: &HistoryArgs) -> Result<Box<dyn Source>, Failure> {
+fn stored(cluster: &ClusterFile, place: &HistoryArgs) -> Result<Box<dyn Source + Send>, Failure> {
     if let Some(directory) = &place.dir {
         let identity = read_marker(directory)?.identity;
         if identity.cluster != cluster.cluster() {
@@ -70,7 +70,7 @@ fn stored(cluster: &ClusterFile, place: &HistoryArgs) -> Result<Box<dyn Source>,
 
 /// A source without its first heights.
 struct Above {
-    source: Box<dyn Source>,
+    source: Box<dyn Source + Send>,
     height: Height,
 }
 
@@ -91,7 +91,7 @@ pub fn following(
     place: &HistoryArgs,
     height: Height,
     interval: Duration,
-) -> Result<Box<dyn Source>, Failure> {
+) -> Result<Box<dyn Source + Send>, Failure> {
     Ok(Box::new(Following { live: LiveSource::start(place, height)?, interval, silent: false }))
 }
 

@@ -9,10 +9,9 @@ use crate::commands::prove::write;
 use crate::commands::{audit, connect, replay, sources, trust};
 use crate::failure::{CommandResult, Failure};
 use crate::say;
-use quorate_audit::{Auditor, Judgement, NoTransition, Policy, Report, Transition, Verdict, follow};
+use quorate_audit::{Judgement, NoTransition, Policy, Transition, Verdict, follow};
 use std::ops::ControlFlow;
 use std::process::ExitCode;
-use std::time::Instant;
 
 /// Writes a transition and says what it shows.
 pub fn write_transition(args: &AuditTransitionArgs) -> CommandResult {
@@ -20,26 +19,28 @@ pub fn write_transition(args: &AuditTransitionArgs) -> CommandResult {
     let below = args.height.checked_sub(1).ok_or_else(none)?;
     let cluster = connect::read_cluster(&args.history.cluster)?;
     let verifier = trust::verifier(cluster.genesis());
-    let mut source = sources::open(&cluster, &args.history)?;
-    let mut auditor = Auditor::new(cluster.genesis(), &verifier, Policy::FULL)?;
-    if below > 0 {
-        let (bar, began) = (replay::bar(), Instant::now());
-        let verdict = follow(&mut auditor, source.as_mut(), &mut |auditor, committed| {
-            let height = committed.batch.header.height;
-            bar.set_position(auditor.progress().height);
-            if height == below { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-        bar.finish_and_clear();
-        if verdict != Verdict::Holds {
-            let code = ExitCode::from(verdict.exit_code());
-            let report = Report { verdict, progress: auditor.progress(), head: Some(auditor.head().clone()) };
-            audit::print(&report, args.output, began.elapsed());
-            return Ok(code);
+    let source = sources::open(&cluster, &args.history)?;
+    let mut made = None;
+    let (report, took) = replay::check(cluster.genesis(), source, Policy::FULL, |auditor, heights| {
+        let verdict = if below == 0 {
+            Verdict::Holds
+        } else {
+            follow(auditor, heights, &mut |_, committed| {
+                let height = committed.batch.header.height;
+                if height == below { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+        };
+        if verdict == Verdict::Holds && auditor.head().height == below {
+            let next = heights.next()?.ok_or_else(none)?;
+            made = Transition::make(auditor, next.into_height())?;
         }
+        Ok(verdict)
+    })?;
+    if report.verdict != Verdict::Holds {
+        audit::print(&report, args.output, took);
+        return Ok(ExitCode::from(report.verdict.exit_code()));
     }
-    let next = if auditor.head().height == below { source.next()? } else { None };
-    let made = Transition::make(&auditor, next.ok_or_else(none)?)?;
-    let made = made.ok_or_else(|| Failure::new("the audit has no state"))?;
+    let made = made.ok_or_else(none)?;
     let judgement = made.judge(cluster.genesis(), &verifier);
     let judgement = judgement.map_err(|error| Failure::new(format!("height {}: {error}", args.height)))?;
     write(&args.out, &made.to_file())?;

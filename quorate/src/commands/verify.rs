@@ -9,14 +9,16 @@ use crate::commands::new_file::NewFile;
 use crate::commands::{audit, connect, memory, replay, sources, trust};
 use crate::failure::{CommandResult, Failure};
 use crate::say;
-use quorate_audit::{Anchor, Auditor, Fork, Head, HeadFault, Heads, Policy, Report, Source, Verdict, follow};
+use quorate_audit::{
+    Anchor, Auditor, Fork, Head, HeadFault, Heads, Policy, Report, Signatures, Source, Verdict, follow,
+};
 use quorate_crypto::Ed25519Verifier;
 use quorate_protocol::Genesis;
 use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Exit status when something does not hold.
 const BROKEN: u8 = 1;
@@ -24,39 +26,38 @@ const BROKEN: u8 = 1;
 const CANNOT_TELL: u8 = 2;
 
 /// What came of an audit.
-pub struct Audited {
-    pub report: Report,
-    pub took: Duration,
+struct Audited {
+    report: Report,
+    took: Duration,
     /// For the last height that holds.
-    pub anchor: Anchor,
+    anchor: Anchor,
     /// The height at which the history is another one than what was seen.
-    pub fork: Option<Fork>,
+    fork: Option<Fork>,
 }
 
-/// Verifies all that a source has, under a progress bar, up to the height at which it is not what was seen.
-pub fn verify_all(mut auditor: Auditor<'_>, source: &mut dyn Source, seen: Option<&Anchor>) -> Audited {
-    let bar = replay::bar();
-    let began = Instant::now();
+/// Verifies all that a source has, up to the height at which it is not what was seen.
+fn verify_all(
+    mut auditor: Auditor<'_>,
+    source: Box<dyn Source + Send>,
+    signatures: &Signatures<'_>,
+    seen: Option<&Anchor>,
+) -> Result<Audited, Failure> {
     let mut fork = None;
-    let verdict = follow(&mut auditor, source, &mut |auditor, committed| {
-        let progress = auditor.progress();
-        bar.set_position(progress.height);
-        if progress.height.is_multiple_of(256) {
-            bar.set_message(format!("{} operations", progress.operations));
-        }
-        let seen = seen.filter(|seen| seen.head.header.height == progress.height);
-        match seen.filter(|seen| seen.head.header != committed.batch.header) {
-            Some(seen) => {
-                let [lower, higher] = [seen.head.clone(), Head::of(committed)].map(Box::new);
-                fork = Some(Fork { lower, higher });
-                ControlFlow::Break(())
+    let (report, took) = replay::check_with(&mut auditor, source, signatures, |auditor, heights| {
+        Ok(follow(auditor, heights, &mut |_, committed| {
+            let header = &committed.batch.header;
+            let seen = seen.filter(|seen| seen.head.header.height == header.height);
+            match seen.filter(|seen| seen.head.header != *header) {
+                Some(seen) => {
+                    let [lower, higher] = [seen.head.clone(), Head::of(committed)].map(Box::new);
+                    fork = Some(Fork { lower, higher });
+                    ControlFlow::Break(())
+                }
+                None => ControlFlow::Continue(()),
             }
-            None => ControlFlow::Continue(()),
-        }
-    });
-    bar.finish_and_clear();
-    let report = Report { verdict, progress: auditor.progress(), head: Some(auditor.head().clone()) };
-    Audited { report, took: began.elapsed(), anchor: auditor.anchor(), fork }
+        }))
+    })?;
+    Ok(Audited { report, took, anchor: auditor.anchor(), fork })
 }
 
 /// Audits.
@@ -74,10 +75,9 @@ pub fn run(args: &AuditVerifyArgs) -> CommandResult {
         }
         None => (Auditor::new(genesis, &verifier, policy)?, None),
     };
-    let mut source = sources::open_above(&cluster, &args.history, auditor.head().height)?;
-    let mut audited = verify_all(auditor, source.as_mut(), seen.as_ref());
-    // Its connections are no longer needed.
-    drop(source);
+    let source = sources::open_above(&cluster, &args.history, auditor.head().height)?;
+    let signatures = Signatures::new(genesis.cluster(), &genesis.members, &verifier, policy);
+    let mut audited = verify_all(auditor, source, &signatures, seen.as_ref())?;
     if let (Some(start), Some(seen)) = (&start, &seen) {
         audited.fork = audited.fork.or(conflict(genesis, &verifier, &seen.head, &start.head)?);
     }

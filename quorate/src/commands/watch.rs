@@ -7,7 +7,9 @@ use crate::args::AuditWatchArgs;
 use crate::commands::receipt::json;
 use crate::commands::{connect, memory, sources, trust};
 use crate::failure::{CommandResult, Failure, complain};
-use quorate_audit::{Auditor, Policy, Verdict, follow, operation_details, operation_kind, result_details};
+use quorate_audit::{
+    Auditor, OneByOne, Policy, Signatures, Verdict, follow, operation_details, operation_kind, result_details,
+};
 use quorate_protocol::peer::CommittedBatch;
 use quorate_protocol::{Envelope, Operation, OperationResult};
 use serde_json::{Value, json};
@@ -34,8 +36,11 @@ pub fn run(args: &AuditWatchArgs) -> CommandResult {
     } else {
         sources::open_above(&cluster, &args.history, above)?
     };
+    // Not ahead: a height is printed when it comes, not when more have come.
+    let signatures = Signatures::new(cluster.cluster(), &cluster.genesis().members, &verifier, policy);
+    let mut heights = OneByOne { source: source.as_mut(), signatures };
     let mut written = Ok(());
-    let verdict = follow(&mut auditor, source.as_mut(), &mut |auditor, committed| {
+    let verdict = follow(&mut auditor, &mut heights, &mut |auditor, committed| {
         if committed.batch.header.height <= args.after {
             return ControlFlow::Continue(());
         }

@@ -290,6 +290,23 @@ impl Cluster {
         Self::create_with(Parameters::default())
     }
 
+    /// Four replicas, running, that keep so much of the past.
+    pub fn start_keeping(heights: u64, seconds: u64) -> Self {
+        let cluster = Self::create_keeping(heights, seconds);
+        cluster.local.start_all().unwrap();
+        cluster
+    }
+
+    /// The same, and they do not run yet.
+    pub fn create_keeping(heights: u64, seconds: u64) -> Self {
+        let mut cluster = Self::create();
+        for replica in cluster.local.indices() {
+            let keep = format!("--log {} --keep-heights {heights} --keep-seconds {seconds}", log_level());
+            cluster.local.set_arguments(replica, keep.split(' ').map(Into::into).collect());
+        }
+        cluster
+    }
+
     fn create_with(parameters: Parameters) -> Self {
         let home = scratch();
         let parameters = Parameters { block_grace: BLOCK_GRACE, ..parameters };
@@ -340,15 +357,19 @@ impl Cluster {
     /// The same with options.
     #[track_caller]
     pub fn mount_with(&self, name: &str, options: &str) -> Mount {
+        let options = if options.is_empty() { Vec::new() } else { vec!["-o", options] };
+        self.mount_by(name, &options)
+    }
+
+    /// The same with further arguments.
+    #[track_caller]
+    pub fn mount_by(&self, name: &str, arguments: &[&str]) -> Mount {
         let path = self.home().join(format!("mount-{name}"));
         std::fs::create_dir_all(&path).unwrap();
         let log = self.home().join(format!("mount-{name}.log"));
         let errors = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
         let mut command = quorate(["--log", &log_level(), "mount", "--foreground"]);
-        command.arg(&path).args(self.arguments());
-        if !options.is_empty() {
-            command.args(["-o", options]);
-        }
+        command.arg(&path).args(self.arguments()).args(arguments);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors).spawn().unwrap();
         MOUNTS.lock().unwrap().push((path.clone(), child.id()));
         let mut mount = Mount { path, log, child };

@@ -22,6 +22,7 @@ mod leader_crash;
 mod linearizable;
 mod open_files;
 mod past;
+mod past_mounts;
 mod posix;
 mod readme;
 mod receipts;

@@ -63,6 +63,7 @@ fn every_command_has_help() {
         "status",
         "audit",
         "audit verify",
+        "audit heights",
         "audit evidence",
         "audit evidence list",
         "audit evidence show",

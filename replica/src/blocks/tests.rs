@@ -3,8 +3,10 @@
 use super::*;
 use crate::layout::replica_directory;
 use crate::provision::{Plan, provision};
+use quorate_metadata::rows::{Occasion, Placement};
 use quorate_protocol::genesis::Parameters;
 use quorate_store::directory::Identity;
+use quorate_store::state::StateOptions;
 use quorate_transport::{ClientLimits, KeyFile, ReplicaTransport, ReplicaTransportConfiguration};
 use std::path::Path;
 
@@ -36,9 +38,10 @@ impl Alone {
         .unwrap();
         let state = State::genesis(cluster.genesis()).unwrap();
         let signer = Ed25519Signer::new(seed.derive(quorate_crypto::Role::Blocks));
+        let database = Arc::new(Database::open(&directory, &StateOptions::default()).unwrap());
         let keeper = BlockKeeper::start(
             &directory,
-            &state,
+            (&state, database),
             transport.peers.clone(),
             (0, 4),
             signer,
@@ -103,4 +106,45 @@ async fn what_a_peer_sent_and_is_not_the_block_is_asked_for_again() {
     }
     alone.keeper.arrived(2, descriptor, b"content".to_vec());
     alone.wait("it is kept", |blocks| blocks.contains(&id));
+}
+
+/// Rule S5: the bytes stay as long as a height can be read, or is held by a reader, that refers to them; not longer.
+#[tokio::test]
+async fn s5_a_block_stays_as_long_as_a_height_that_refers_to_it_can_be_read() {
+    let place = tempfile::tempdir().unwrap();
+    let alone = Alone::start(place.path());
+    let works = &alone.keeper.works;
+    let store = |content: &[u8]| {
+        let descriptor = BlockDescriptor::copies(content);
+        works.blocks.put(&[Upload { descriptor: &descriptor, content }], BatchTime(0)).unwrap();
+        descriptor
+    };
+    let (descriptor, other) = (store(b"content"), store(b"never referred to"));
+    let id = descriptor.id();
+    let at = |height| Occasion { height, time: BatchTime(height) };
+    // Referred to from height 2 on, released by 5, of which the row is gone at 7; once more from 8 to 9.
+    for height in 0..20 {
+        let (descriptor, placement) = (descriptor.clone(), Placement::EveryReplica);
+        let row = |count, released| Block { id, descriptor, placement, count, born: at(2), released };
+        let value = match height {
+            2 | 8 => Some(Some(row(1, None))),
+            5 | 10 => Some(Some(row(0, Some(at(height))))),
+            7 | 11 => Some(None),
+            _ => None,
+        };
+        let changes = value.map(|row| (quorate_metadata::keys::block(&id), row.map(|row| row.to_value())));
+        works.database.commit(height, &changes.into_iter().collect(), b"h", b"f").unwrap();
+    }
+    // The state at hand has no row of either.
+    works.sweep(&alone.state);
+    assert!(works.blocks.contains(&id) && !works.blocks.contains(&other.id()));
+    let reader = works.database.pin(4).unwrap();
+    for (horizon, stays) in [(5, true), (9, true), (10, true)] {
+        while works.database.prune(horizon, &[], None).unwrap().next.is_some() {}
+        works.sweep(&alone.state);
+        assert_eq!(works.blocks.contains(&id), stays, "{horizon}");
+    }
+    drop(reader);
+    works.sweep(&alone.state);
+    assert!(!works.blocks.contains(&id) && works.retained.lock().unwrap().is_empty());
 }

@@ -104,6 +104,16 @@ impl Retention {
         Ok((horizon, held.into_iter().collect()))
     }
 
+    /// The horizon, the applied height, and all heights below the horizon that can still be read, ascending;
+    /// `None` in an empty state.
+    pub(crate) fn readable(&self) -> Option<(Height, Height, Vec<Height>)> {
+        let heights = self.lock();
+        let horizon = heights.horizon;
+        let pinned = heights.pins.keys().filter(|height| **height < horizon);
+        let held: BTreeSet<Height> = heights.snapshots.iter().chain(pinned).copied().collect();
+        Some((horizon, heights.applied?, held.into_iter().collect()))
+    }
+
     pub(crate) fn snapshots(&self) -> Vec<Height> {
         self.lock().snapshots.iter().copied().collect()
     }

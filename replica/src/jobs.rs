@@ -1,4 +1,4 @@
-//! The jobs that wait for the threads of the block store, and whose turn it is.
+//! Jobs that wait for threads, and whose turn it is: those of the block store, and of past states.
 //!
 //! Invariant: whoever asks has places that nobody else can take, up to bounds of its own, and all who wait are
 //! served in turn: neither a peer nor a client that asks for ever delays another one by more than one job for
@@ -14,9 +14,9 @@ pub const CLIENT_JOBS_MAX: usize = 256;
 /// Jobs of one connection that may wait: fewer than all may, so that others still pass.
 pub const JOBS_PER_CLIENT_MAX: usize = 128;
 /// Jobs of one peer that may wait: as many blocks as a correct replica asks for at a time.
-pub const JOBS_PER_PEER_MAX: usize = super::lacking::UNDER_WAY_MAX;
-/// Jobs of this replica's own that may wait: what it has fetched, and a sweep.
-pub const OWN_JOBS_MAX: usize = super::lacking::UNDER_WAY_MAX + 1;
+pub const JOBS_PER_PEER_MAX: usize = crate::blocks::UNDER_WAY_MAX;
+/// Jobs of this replica's own that may wait: blocks that it has fetched, and a sweep.
+pub const OWN_JOBS_MAX: usize = crate::blocks::UNDER_WAY_MAX + 1;
 
 /// Whose job it is.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
