@@ -62,7 +62,7 @@ quorate_fault_kinds() {
 # Pairs of kinds for n = 7, the first for the first leader: each kind once, and those that might help each other.
 quorate_fault_pairs() {
   printf '%s\n' equivocate,equivocate equivocate,withhold-from=2 wrong-root,wrong-root \
-    view-change-storm,slow-leader=300 censor,unfair flood,junk stale-reply,corrupt-proof time-liar,silent \
+    view-change-storm,slow-leader=300 censor,unfair flood,junk stale-reply,corrupt-proof equivocate,hide-entry time-liar,silent \
     crash-loop,bad-signature
 }
 

@@ -39,7 +39,7 @@ fn the_commands_of_the_readme_work_as_they_stand_there() {
     assert!(!script.contains(":710"), "{script}");
     // The reader runs what goes to the background until it is stopped.
     let script = format!(
-        "trap 'quorate umount mnt 2>/dev/null || umount -l mnt 2>/dev/null || true; kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n{script}\nkill $(jobs -p); wait"
+        "trap 'quorate umount mnt 2>/dev/null || umount -l mnt 2>/dev/null || true; kill $(jobs -p) 2>/dev/null || true; wait' EXIT\nexport QUORATE_STATE=$PWD/state\n{script}\nkill $(jobs -p); wait"
     );
     let ran = shell_within(scratch.path(), &script, Duration::from_secs(90));
     ran.expect(0);
