@@ -24,7 +24,7 @@ quorate=$(cd "$target/release" && pwd)/quorate
 place=$(mktemp -d "${TMPDIR:-/tmp}/quorate-demo.XXXXXX")
 cluster=$place/cluster
 mount=$cluster/mount
-export QUORATE_CLUSTER=$cluster/cluster.toml QUORATE_KEY=$cluster/admin.key QUORATE_DIR=$cluster
+export QUORATE_CLUSTER=$cluster/cluster.toml QUORATE_KEY=$cluster/admin.key QUORATE_DIR=$cluster QUORATE_STATE=$cluster/seen
 dev=""
 
 # However this ends, `quorate dev` takes the mount away and stops the replicas.

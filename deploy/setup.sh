@@ -62,14 +62,16 @@ quorate_fault_kinds() {
 # Pairs of kinds for n = 7, the first for the first leader: each kind once, and those that might help each other.
 quorate_fault_pairs() {
   printf '%s\n' equivocate,equivocate equivocate,withhold-from=2 wrong-root,wrong-root \
-    view-change-storm,slow-leader=300 censor,unfair flood,junk stale-reply,corrupt-proof time-liar,silent \
+    view-change-storm,slow-leader=300 censor,unfair flood,junk stale-reply,corrupt-proof equivocate,hide-entry time-liar,silent \
     crash-loop,bad-signature
 }
 
 # What the tests need besides: test runner, licence checker, and the programs that use the mount.
 quorate_test_tools() {
   quorate_fuse_device
-  quorate_packages rsync rsync python3 python3 setpriv util-linux diff diffutils faketime faketime
+  quorate_packages rsync rsync python3 python3 setpriv util-linux diff diffutils faketime faketime openssl openssl
+  # Verifiers of the log that are not ours: Go's packages for signed notes and tiled logs.
+  quorate_packages go golang-go '/usr/share/gocode/src/golang.org/x/mod/sumdb/tlog/tlog.go' golang-golang-x-mod-dev
   local tool version
   for tool in cargo-nextest=0.9.143 cargo-deny=0.20.2; do
     version=${tool#*=} tool=${tool%=*}

@@ -4,7 +4,7 @@
 //! header is bound to all headers below by hash and by log root, to its proposal by digest, and to the members
 //! by their signatures; with replay, also to the state by execution.
 
-use quorate_crypto::{Hash, MemberSet, Verifier, encode};
+use quorate_crypto::{Certificate, Hash, MemberSet, Verifier, encode};
 use quorate_execution::{Environment, GenesisError, Receipts, State, check_static};
 use quorate_merkle::LogFrontier;
 use quorate_metadata::Error;
@@ -12,6 +12,8 @@ use quorate_protocol::header::HEADER_VERSION;
 use quorate_protocol::peer::CommittedBatch;
 use quorate_protocol::{Genesis, Header, Height, Proposal};
 
+use crate::anchor::{Anchor, NoAnchor};
+use crate::head::{Head, NoHead};
 use crate::report::{Breach, Progress, Rule};
 use crate::signatures::{Finding, Found, Signatures, Signed, ensure};
 use crate::trace::{Subject, Touch, Trace};
@@ -41,6 +43,8 @@ pub struct Auditor<'a> {
     policy: Policy,
     head: Header,
     hash: Hash,
+    /// What vouches for `head`; nothing for genesis.
+    certificate: Option<Certificate>,
     /// Over the headers below `head`.
     log: LogFrontier,
     /// The state at `head`, when batches are executed again.
@@ -68,6 +72,7 @@ impl<'a> Auditor<'a> {
             policy,
             head: state.header().clone(),
             hash: state.hash(),
+            certificate: None,
             log: LogFrontier::new(),
             state: policy.replay.then_some(state),
             receipts: None,
@@ -75,6 +80,38 @@ impl<'a> Auditor<'a> {
             touches: Vec::new(),
             progress: Progress::default(),
         })
+    }
+
+    /// Starts above an anchor, whose height and all below it are taken for what they are certified to be.
+    ///
+    /// # Errors
+    /// [`NoAnchor`] when the anchor does not hold or does not suffice.
+    pub fn above(
+        anchor: &Anchor,
+        genesis: &Genesis,
+        verifier: &'a dyn Verifier,
+        policy: Policy,
+    ) -> Result<Self, NoAnchor> {
+        anchor.check(genesis, verifier)?;
+        let log = anchor.log.clone().ok_or(NoAnchor::NoLog)?;
+        if policy.replay {
+            return Err(NoAnchor::NoState);
+        }
+        let auditor = Self::new(genesis, verifier, policy);
+        let auditor = auditor.map_err(|error| NoHead::Genesis(error.to_string()))?;
+        let Head { header, certificate } = anchor.head.clone();
+        let numbered = header.first_operation.saturating_add(u64::from(header.operation_count));
+        // Number 0 belongs to the genesis.
+        let operations = numbered.saturating_sub(1);
+        let progress = Progress { height: header.height, operations, signatures: 0 };
+        Ok(Auditor { hash: header.hash(), head: header, certificate, log, progress, ..auditor })
+    }
+
+    /// The last height that holds, with the log below it, for an audit to start there.
+    #[must_use]
+    pub fn anchor(&self) -> Anchor {
+        let head = Head { header: self.head.clone(), certificate: self.certificate.clone() };
+        Anchor { cluster: self.cluster, head, log: Some(self.log.clone()) }
     }
 
     /// The header of the last height that holds.
@@ -179,6 +216,7 @@ impl<'a> Auditor<'a> {
         self.receipts = receipts;
         self.head = header.clone();
         self.hash = hash;
+        self.certificate = Some(committed.certificate.clone());
         let signatures = committed.certificate.signatures.len() as u64;
         self.progress = Progress {
             height: header.height,

@@ -6,6 +6,7 @@
 //! [`Court`] says whether evidence proves a replica faulty, for replicas, clients and auditors alike.
 #![forbid(unsafe_code)]
 
+mod anchor;
 mod bundle;
 mod chain;
 mod described;
@@ -23,6 +24,7 @@ mod trace;
 mod transition;
 mod verify;
 
+pub use anchor::{ANCHOR_BYTES_MAX, ANCHOR_MAGIC, Anchor, NoAnchor};
 pub use bundle::{BUNDLE_HEIGHT_BYTES_MAX, BUNDLE_MAGIC, BundleReader, BundleWriter, NoBundle};
 pub use chain::{Auditor, Policy};
 pub use described::{Detail, Details, operation_details, operation_kind, result_details};

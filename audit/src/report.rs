@@ -121,7 +121,7 @@ pub struct Progress {
     pub height: Height,
     /// Operations in all heights so far.
     pub operations: u64,
-    /// Signatures of replicas that were checked.
+    /// Signatures of replicas that were checked, by this audit.
     pub signatures: u64,
 }
 

@@ -18,7 +18,7 @@ pub use note::{
     SignedNote, VerifierKey,
 };
 pub use policy::{POLICY_BYTES_MAX, POLICY_NAMES_MAX, PolicyError, PolicyGroup, TrustPolicy};
-pub use proof::{LogProof, LogProofError, PROOF_EXTRA_BYTES_MAX, PROOF_FILE_BYTES_MAX};
+pub use proof::{LOG_PROOF_MAGIC, LogProof, LogProofError, PROOF_EXTRA_BYTES_MAX, PROOF_FILE_BYTES_MAX};
 pub use tiles::{
     ENTRY_BYTES_MAX, Resource, TILE_HASHES, TileBuilder, TileError, TilePath, TileRow, inclusion_path,
     parse_entries, parse_hashes, resources,

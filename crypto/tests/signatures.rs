@@ -336,12 +336,13 @@ fn preimage_fills_every_byte() {
 
 #[test]
 fn au4_unknown_types_do_not_decode() {
-    for (number, kind) in (1..).zip(KINDS) {
+    // 10 is a number that a type was given once which nothing ever signed.
+    for (number, kind) in (1..=11).filter(|number| *number != 10).zip(KINDS) {
         assert_eq!(kind.number(), number);
         assert_eq!(encode(&kind), [number]);
         assert_eq!(decode(&[number]), Ok(kind));
     }
-    for number in (12..=u8::MAX).chain([0]) {
+    for number in (12..=u8::MAX).chain([0, 10]) {
         assert!(decode::<StatementKind>(&[number]).is_err());
     }
 }

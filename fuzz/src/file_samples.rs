@@ -1,13 +1,15 @@
-//! Seeds of what lies in files that people handle: cluster and key files, policies, bundles, proofs, receipts.
+//! Seeds of what lies in files that people handle: cluster and key files, policies, bundles, proofs, receipts,
+//! anchors.
 //!
 //! Invariant: everything here is a function of constants.
 
-use quorate_audit::{BundleWriter, Judgement, ProvenAnswer, Receipt, Transition};
+use quorate_audit::{ANCHOR_MAGIC, Anchor, BundleWriter, Head, Judgement, ProvenAnswer, Receipt, Transition};
 use quorate_crypto::{
     Address, Certificate, CertificateKind, Ed25519Signer, Ed25519Verifier, NodeSeed, Role, SecretKey, Signer,
-    Statement,
+    Statement, encode,
 };
 use quorate_execution::Environment;
+use quorate_merkle::LogFrontier;
 use quorate_protocol::Header;
 use quorate_protocol::client::ReadAnswer;
 use quorate_protocol::peer::{Batch, CommittedBatch};
@@ -126,6 +128,31 @@ pub fn transition() -> Vec<Vec<u8>> {
         files.push(made.to_file());
     }
     files
+}
+
+/// Anchors that hold, with and without their log, as files and without a checksum; and the genesis.
+pub fn anchor() -> Vec<Vec<u8>> {
+    let mut chain = chain::Chain::new();
+    let genesis = chain.state().header().clone();
+    let mut log = LogFrontier::new();
+    log.append(&encode(&genesis)).expect("room");
+    let header = chain.step(1000, Vec::new()).state.header().clone();
+    let certificate = Some(certify(&header));
+    let cluster = chain.cluster();
+    let anchors = [
+        Anchor {
+            cluster,
+            head: Head { header: header.clone(), certificate: certificate.clone() },
+            log: Some(log),
+        },
+        Anchor { cluster, head: Head { header, certificate }, log: None },
+        Anchor { cluster, head: Head { header: genesis, certificate: None }, log: Some(LogFrontier::new()) },
+    ];
+    for anchor in &anchors {
+        anchor.check(&chain.genesis, &Ed25519Verifier::new()).expect("an anchor that holds");
+    }
+    let bare = |anchor: &Anchor| [ANCHOR_MAGIC.as_slice(), &encode(anchor)].concat();
+    anchors.iter().map(Anchor::to_file).chain(anchors.iter().map(bare)).collect()
 }
 
 pub fn key_file() -> Vec<Vec<u8>> {

@@ -7,8 +7,8 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use quorate_audit::{
-    BundleReader, BundleWriter, Judgement, ProvenAnswer, Receipt, Source as _, Transition, operation_details,
-    result_details,
+    ANCHOR_BYTES_MAX, ANCHOR_MAGIC, Anchor, BundleReader, BundleWriter, Judgement, ProvenAnswer, Receipt,
+    Source as _, Transition, operation_details, result_details,
 };
 use quorate_crypto::Ed25519Verifier;
 use quorate_protocol::limits::FRAME_BYTES_MAX;
@@ -172,6 +172,22 @@ pub fn transition(data: &[u8]) {
     assert_eq!(read.to_file(), data, "a transition reads as another one");
     let judged = read.judge(&crate::chain::genesis(), &Ed25519Verifier::new());
     assert!(!matches!(judged, Ok(Judgement::Broken { .. })), "correct replicas are convicted");
+}
+
+/// An anchor: what is read is written again to the same bytes; under any checksum, checking it never panics.
+pub fn anchor(data: &[u8]) {
+    if let Ok(read) = decoding(data.len(), || Anchor::from_file(data)) {
+        assert_eq!(read.to_file(), data, "an anchor reads as another one");
+        let _ = read.check(&crate::chain::genesis(), &Ed25519Verifier::new());
+    }
+    // No fuzzer finds a checksum: what lies between is tried under its own.
+    let Some(body) = data.strip_prefix(ANCHOR_MAGIC.as_slice()) else { return };
+    let Ok(read) = decoding(data.len(), || quorate_crypto::decode::<Anchor>(body)) else { return };
+    let file = read.to_file();
+    if file.len() <= ANCHOR_BYTES_MAX {
+        assert_eq!(Anchor::from_file(&file).as_ref().ok(), Some(&read));
+    }
+    let _ = read.check(&crate::chain::genesis(), &Ed25519Verifier::new());
 }
 
 /// A receipt: what is read is written again to the same bytes; checking and describing it never panics.

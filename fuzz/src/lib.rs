@@ -78,6 +78,7 @@ pub const TARGETS: &[Target] = &[
     target("tlog_tiles", 16 * KIB, tlog::tiles, tlog::tile_seeds),
     target("receipt", 64 * KIB, files::receipt, file_samples::receipt),
     target("transition", 64 * KIB, files::transition, file_samples::transition),
+    target("anchor", 32 * KIB, files::anchor, file_samples::anchor),
     target("key_file", KIB, files::key_file, file_samples::key_file),
     target("segment", 4 * KIB, segments::segment, samples::noise),
     target("log_reader", KIB, segments::log_reader, samples::noise),

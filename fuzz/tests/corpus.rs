@@ -71,6 +71,7 @@ corpora![
     tlog_proof,
     tlog_tiles,
     receipt,
+    anchor,
     transition,
     key_file,
     segment,

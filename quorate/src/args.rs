@@ -5,12 +5,14 @@
 mod at;
 mod audit;
 mod bench;
+mod tlog;
 
 pub use at::At;
 pub use audit::*;
 pub use bench::*;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+pub use tlog::*;
 
 /// A Byzantine-fault-tolerant replicated metadata filesystem.
 #[derive(Parser, Debug)]

@@ -20,7 +20,8 @@ pub const PROOF_EXTRA_BYTES_MAX: usize = 64 << 10;
 /// Most bytes of a file with a proof: the extra data in base64, the path, the checkpoint.
 pub const PROOF_FILE_BYTES_MAX: usize = 2 * PROOF_EXTRA_BYTES_MAX + (8 << 10) + NOTE_BYTES_MAX;
 
-const MAGIC: &str = "c2sp.org/tlog-proof@v1\n";
+/// What a proof begins with.
+pub const LOG_PROOF_MAGIC: &str = "c2sp.org/tlog-proof@v1\n";
 
 /// Why a file is no proof, or proves nothing. The fault of whoever made it.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,7 +66,7 @@ impl LogProof {
             return Err(LogProofError::TooLarge);
         }
         let text = std::str::from_utf8(bytes).map_err(|_| LogProofError::Malformed)?;
-        let rest = text.strip_prefix(MAGIC).ok_or(LogProofError::Malformed)?;
+        let rest = text.strip_prefix(LOG_PROOF_MAGIC).ok_or(LogProofError::Malformed)?;
         // No line before the checkpoint is empty, so the first empty line ends them.
         let (lines, checkpoint) = rest.split_once("\n\n").ok_or(LogProofError::Malformed)?;
         let mut lines = lines.split('\n').peekable();
@@ -108,7 +109,7 @@ fn extra_data(line: &str) -> Result<Vec<u8>, LogProofError> {
 
 impl fmt::Display for LogProof {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(MAGIC)?;
+        formatter.write_str(LOG_PROOF_MAGIC)?;
         if let Some(extra) = &self.extra {
             writeln!(formatter, "extra {}", STANDARD.encode(extra))?;
         }

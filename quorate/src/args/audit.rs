@@ -2,7 +2,7 @@
 //!
 //! Invariant: every command that verifies names the cluster file that it trusts, and has an output for programs.
 
-use super::{At, ClusterArgs, Output};
+use super::{At, ClusterArgs, Output, TlogArgs};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -29,7 +29,7 @@ pub enum AuditAction {
     /// The history is checked and executed again up to there. Exit 0 written, 1 the history is broken, 2 there is
     /// no such operation, or it cannot be told.
     Receipt(AuditReceiptArgs),
-    /// Check a proof, a receipt or evidence, offline. Exit 0 it holds, 1 it proves nothing, 2 cannot tell.
+    /// Check a proof, a receipt, a transition, an anchor or evidence, offline. Exit 0 it holds, 1 it proves nothing, 2 cannot tell.
     Check(AuditCheckArgs),
     /// Print the policy of a cluster: what `check --policy` trusts in place of the cluster file.
     Policy(AuditPolicyArgs),
@@ -39,6 +39,8 @@ pub enum AuditAction {
     /// Compare the heads of all replicas of the live cluster. Exit 0 they lie on one chain, 1 two certified heads
     /// conflict (both are shown), 2 cannot tell.
     Compare(CompareArgs),
+    /// Show the highest certified head that was seen of the cluster, which is remembered for the user, or forget it.
+    Seen(SeenArgs),
     /// Evidence against replicas: signed statements that no correct one makes.
     Evidence(EvidenceArgs),
     /// List the heights whose state can still be read, with their certified times, as each replica says. Exit 0
@@ -57,6 +59,8 @@ pub enum AuditAction {
     /// Write one height with the part of the state before it that its execution needs: `check` executes it again
     /// without the rest. Exit 0 written and it holds, 1 it does not, or the history below is broken, 2 cannot tell.
     Transition(AuditTransitionArgs),
+    /// The log of headers in the open formats of C2SP, for programs that nobody here wrote.
+    Tlog(TlogArgs),
 }
 
 /// `quorate audit who`.
@@ -157,6 +161,9 @@ pub struct AuditWatchArgs {
     /// Print heights above this one only; those below are checked all the same.
     #[arg(long, value_name = "HEIGHT", default_value_t = 0)]
     pub after: u64,
+    /// Start above this anchor, which `verify --keep` wrote, instead of the genesis.
+    #[arg(long, value_name = "FILE", conflicts_with = "results")]
+    pub from: Option<PathBuf>,
     /// Say what came of each operation, too: executes all of them again, which holds the whole state in memory.
     #[arg(long)]
     pub results: bool,
@@ -169,6 +176,20 @@ pub struct AuditWatchArgs {
     /// Where the heights are.
     #[command(flatten)]
     pub history: HistoryArgs,
+}
+
+/// `quorate audit seen`.
+#[derive(Args, Debug)]
+pub struct SeenArgs {
+    /// Forget it: after the cluster was started again from an older copy on purpose.
+    #[arg(long)]
+    pub forget: bool,
+    /// The cluster file.
+    #[arg(long, env = "QUORATE_CLUSTER", value_name = "FILE")]
+    pub cluster: PathBuf,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
 }
 
 /// `quorate audit compare`.
@@ -340,8 +361,14 @@ pub struct AuditVerifyArgs {
     #[command(flatten)]
     pub history: HistoryArgs,
     /// Execute every operation again and recompute every root.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "from")]
     pub full: bool,
+    /// Start above this anchor, which `--keep` wrote: it must be certified, and what is below it is not read.
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+    /// Write an anchor for the last height to this file, which must not exist, if all of it holds.
+    #[arg(long, value_name = "FILE")]
+    pub keep: Option<PathBuf>,
     /// How to print it.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub output: Output,

@@ -3,11 +3,11 @@
 //! Invariant: only the cluster file is trusted; what a directory or a replica gives is verified from
 //! genesis on. Exit 0 it holds, 1 it is broken, 2 it cannot be told.
 
-use crate::args::{AuditAction, AuditArgs, AuditExportArgs, AuditVerifyArgs, Output};
+use crate::args::{AuditAction, AuditArgs, AuditExportArgs, Output};
 use crate::commands::new_file::NewFile;
 use crate::commands::{
-    check, compare, connect, diff, evidence, heights, past, prove, receipt, replay, sources, transition,
-    trust, watch,
+    check, compare, connect, diff, evidence, heights, memory, past, prove, receipt, replay, sources, tlog,
+    transition, trust, verify, watch,
 };
 use crate::failure::{CommandResult, Failure};
 use crate::say;
@@ -23,7 +23,7 @@ const CANNOT_TELL: u8 = 2;
 /// Runs an audit.
 pub fn run(args: &AuditArgs) -> CommandResult {
     let done = match &args.action {
-        AuditAction::Verify(args) => audit(args),
+        AuditAction::Verify(args) => verify::run(args),
         AuditAction::Export(args) => export(args),
         AuditAction::Prove(args) => prove::prove(args),
         AuditAction::Receipt(args) => receipt::write_receipt(args),
@@ -31,25 +31,16 @@ pub fn run(args: &AuditArgs) -> CommandResult {
         AuditAction::Policy(args) => trust::print_policy(args),
         AuditAction::Watch(args) => watch::run(args),
         AuditAction::Compare(args) => compare::run(args),
+        AuditAction::Seen(args) => memory::run(args),
         AuditAction::Evidence(args) => evidence::run(args),
         AuditAction::Heights(args) => heights::list(args),
         AuditAction::Who(args) => past::who(args),
         AuditAction::Log(args) => past::log(args),
         AuditAction::Diff(args) => diff::run(args),
         AuditAction::Transition(args) => transition::write_transition(args),
+        AuditAction::Tlog(args) => tlog::run(args),
     };
     done.map_err(|failure| failure.with_code(CANNOT_TELL))
-}
-
-fn audit(args: &AuditVerifyArgs) -> CommandResult {
-    let cluster = connect::read_cluster(&args.history.cluster)?;
-    let source = sources::open(&cluster, &args.history)?;
-    let policy = if args.full { Policy::FULL } else { Policy::STANDARD };
-    let (report, took) = replay::check(cluster.genesis(), source, policy, |auditor, heights| {
-        Ok(follow(auditor, heights, &mut |_, _| ControlFlow::Continue(())))
-    })?;
-    print(&report, args.output, took);
-    Ok(ExitCode::from(report.verdict.exit_code()))
 }
 
 /// Checks, writes what holds, and puts the file in its place once all of it does.
@@ -83,6 +74,7 @@ fn export(args: &AuditExportArgs) -> CommandResult {
     Ok(ExitCode::from(report.verdict.exit_code()))
 }
 
+/// Says what an audit found.
 pub fn print(report: &Report, output: Output, took: Duration) {
     let progress = &report.progress;
     if output == Output::Json {
@@ -110,7 +102,8 @@ pub fn print(report: &Report, output: Output, took: Duration) {
     }
 }
 
-fn json(report: &Report, took: Duration) -> serde_json::Value {
+/// The same for programs: they rely on these names.
+pub fn json(report: &Report, took: Duration) -> serde_json::Value {
     let (verdict, height, text, rule, replica) = match &report.verdict {
         Verdict::Holds => ("holds", None, None, None, None),
         Verdict::Broken(breach) => (

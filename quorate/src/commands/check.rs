@@ -1,13 +1,15 @@
-//! `quorate audit check`: judges one file, offline: a proof, a receipt, a transition, or evidence.
+//! `quorate audit check`: judges one file, offline: a proof, a receipt, a transition, an anchor, a log proof, or
+//! evidence.
 //!
 //! Invariant: what a file is is told by its first bytes; nothing is believed but what it proves against the trusted
 //! genesis. Exit 0 it holds, 1 it proves nothing, 2 cannot tell.
 
 use crate::args::{AuditCheckArgs, Output};
-use crate::commands::{evidence, prove, receipt, transition, trust};
+use crate::commands::{evidence, memory, prove, receipt, tlog, transition, trust};
 use crate::failure::{CommandResult, Failure};
 use crate::say;
-use quorate_audit::{PROVEN_MAGIC, RECEIPT_MAGIC, TRANSITION_BYTES_MAX, TRANSITION_MAGIC};
+use quorate_audit::tlog::LOG_PROOF_MAGIC;
+use quorate_audit::{ANCHOR_MAGIC, PROVEN_MAGIC, RECEIPT_MAGIC, TRANSITION_BYTES_MAX, TRANSITION_MAGIC};
 use quorate_protocol::Genesis;
 use quorate_protocol::evidence::EVIDENCE_FILE_MAGIC;
 use quorate_protocol::limits::{EVIDENCE_BYTES_MAX, PROOF_BYTES_MAX};
@@ -68,10 +70,16 @@ pub fn run(args: &AuditCheckArgs) -> CommandResult {
         receipt::check(&judged)
     } else if bytes.starts_with(&TRANSITION_MAGIC) {
         transition::check(&judged)
+    } else if bytes.starts_with(LOG_PROOF_MAGIC.as_bytes()) {
+        tlog::check_proof(&judged)
+    } else if bytes.starts_with(&ANCHOR_MAGIC) {
+        memory::check(&judged)
     } else if bytes.starts_with(EVIDENCE_FILE_MAGIC) {
         evidence::check(&judged)
     } else {
-        Ok(judged.broken(&"it begins neither as a proof, nor as a receipt, a transition or evidence does"))
+        Ok(judged.broken(
+            &"it begins neither as a proof, nor as a receipt, a transition, an anchor, a log proof or evidence does",
+        ))
     }
 }
 

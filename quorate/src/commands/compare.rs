@@ -4,10 +4,11 @@
 //! Exit 0 they lie on one chain, 1 two certified heads conflict, 2 it cannot be told.
 
 use crate::args::{CompareArgs, Output};
-use crate::commands::{connect, trust};
+use crate::commands::against::{self, Against};
+use crate::commands::{connect, memory, trust};
 use crate::failure::{CommandResult, Failure};
 use crate::say;
-use quorate_audit::{Fork, Head, HeadFault, Heads};
+use quorate_audit::{Anchor, Fork, Head, HeadFault, Heads};
 use quorate_client::{ClusterStatus, Observer};
 use quorate_protocol::{Height, ReplicaIndex};
 use std::process::ExitCode;
@@ -43,7 +44,8 @@ pub fn run(args: &CompareArgs) -> CommandResult {
     let verifier = trust::verifier(cluster.genesis());
     let mut heads = Heads::new(cluster.genesis(), &verifier);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (shown, outcome) = runtime.block_on(async {
+    let seen = memory::recall(cluster.genesis())?;
+    let (shown, outcome, told) = runtime.block_on(async {
         let observer = connect::observe(&args.cluster.cluster, &args.cluster.key).await?;
         let status = observer.status().await;
         let needed = cluster.members().f() + 1;
@@ -52,10 +54,23 @@ pub fn run(args: &CompareArgs) -> CommandResult {
             Some(fork) => Outcome::Forked(fork),
             None => compare(&observer, &mut heads, &shown, needed).await,
         };
-        Ok::<_, Failure>((shown, outcome))
+        let told = match &seen {
+            Some(seen) => {
+                let certified = against::certified(cluster.genesis(), &status);
+                Some(against::against(&observer, cluster.genesis(), seen, &certified).await)
+            }
+            None => None,
+        };
+        Ok::<_, Failure>((shown, outcome, told))
     })?;
-    print(&shown, &outcome, &heads, args.output);
+    let alarm = told.as_ref().is_some_and(Against::is_alarm);
+    if let (Outcome::Consistent, false, Some(top)) = (&outcome, alarm, heads.highest()) {
+        let (cluster_id, head) = (cluster.cluster(), top.clone());
+        memory::remember(cluster.genesis(), &Anchor { cluster: cluster_id, head, log: None });
+    }
+    print(&shown, &outcome, told.as_ref(), &heads, args.output);
     Ok(ExitCode::from(match outcome {
+        _ if alarm => FORKED,
         Outcome::Consistent => 0,
         Outcome::Forked(_) => FORKED,
         Outcome::CannotTell(_) => CANNOT_TELL,
@@ -151,7 +166,7 @@ async fn climb(
     Ok(())
 }
 
-fn print(shown: &[Shown], outcome: &Outcome, heads: &Heads<'_>, output: Output) {
+fn print(shown: &[Shown], outcome: &Outcome, told: Option<&Against>, heads: &Heads<'_>, output: Output) {
     let counted = shown.iter().filter(|shown| shown.head.is_ok()).count();
     let top = heads.highest().map_or(0, |head| head.header.height);
     let (verdict, text) = match outcome {
@@ -182,7 +197,7 @@ fn print(shown: &[Shown], outcome: &Outcome, heads: &Heads<'_>, output: Output) 
             "{}",
             serde_json::json!({
                 "verdict": verdict, "text": text, "height": top, "replicas": replicas,
-                "conflict": fork.map(fork_json),
+                "conflict": fork.map(fork_json), "seen": told.map(Against::json),
             })
         );
         return;
@@ -195,21 +210,24 @@ fn print(shown: &[Shown], outcome: &Outcome, heads: &Heads<'_>, output: Output) 
     }
     say!("{text}");
     if let Some(fork) = fork {
-        print_fork(fork);
+        say!("{}", fork_text(fork));
+    }
+    if let Some(told) = told.filter(|told| !matches!(told, Against::Holds)) {
+        say!("{told}");
     }
 }
 
 /// Both heads, and who signed both.
-pub fn print_fork(fork: &Fork) {
-    say!("one:   {}", fork.lower);
-    say!("other: {}", fork.higher);
+pub fn fork_text(fork: &Fork) -> String {
+    let mut text = format!("one:   {}\nother: {}", fork.lower, fork.higher);
     let both: Vec<String> = fork.signed_both().iter().map(ToString::to_string).collect();
     if !both.is_empty() {
-        say!(
-            "signed both: replicas {}; `quorate audit evidence list` shows of what each is proven guilty",
+        text.push_str(&format!(
+            "\nsigned both: replicas {}; `quorate audit evidence list` shows of what each is proven guilty",
             both.join(", ")
-        );
+        ));
     }
+    text
 }
 
 /// Both heads, and who signed both, for programs.

@@ -5,6 +5,7 @@
 //! `quorate dev start`.
 
 use crate::args::{DevAction, DevArgs};
+use crate::commands::memory;
 use crate::commands::mount::{is_mounted, unmount_path};
 use crate::failure::{CommandResult, Failure};
 use quorate_cluster::LocalCluster;
@@ -234,12 +235,17 @@ mod network {
     }
 }
 
+/// Where it is remembered what was seen of this cluster: with it, because it may be gone in a moment.
+fn seen_path(running: &Running) -> PathBuf {
+    running.cluster.directory().join("seen")
+}
+
 /// Starts `quorate mount --foreground` and waits until the mount answers.
 fn mount_cluster(running: &mut Running, args: &DevArgs, log: &str, program: &Path) -> Result<(), Failure> {
     let mut command = Command::new(program);
     command.args(["--log", log, "mount", "--foreground"]).arg(&running.mount);
     command.arg("--cluster").arg(running.cluster.cluster_path());
-    command.arg("--key").arg(running.cluster.key_path());
+    command.arg("--key").arg(running.cluster.key_path()).env(memory::VARIABLE, seen_path(running));
     if let Some(options) = &args.options {
         command.arg("-o").arg(options);
     }
@@ -289,6 +295,7 @@ fn execute(running: &Running, command: &str) -> CommandResult {
         .env("QUORATE_DIR", running.cluster.directory())
         .env("QUORATE_CLUSTER", running.cluster.cluster_path())
         .env("QUORATE_KEY", running.cluster.key_path())
+        .env(memory::VARIABLE, seen_path(running))
         .spawn()
         .map_err(|error| Failure::new(format!("cannot run the command: {error}")))?;
     loop {

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub mod against;
 pub mod ahead;
 pub mod audit;
 pub mod bench;
@@ -14,6 +15,7 @@ pub mod evidence;
 pub mod heights;
 pub mod init;
 pub mod key;
+pub mod memory;
 pub mod mount;
 pub mod new_file;
 pub mod past;
@@ -23,6 +25,8 @@ pub mod replay;
 pub mod replica;
 pub mod sources;
 pub mod status;
+pub mod tlog;
 pub mod transition;
 pub mod trust;
+pub mod verify;
 pub mod watch;

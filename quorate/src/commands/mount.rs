@@ -4,8 +4,10 @@
 //! why; SIGTERM and SIGINT end a mount within seconds whether or not the cluster answers.
 
 use crate::args::{At, MountArgs, UmountArgs};
-use crate::commands::{connect, heights};
+use crate::commands::against::Against;
+use crate::commands::{connect, heights, memory, trust};
 use crate::failure::{CommandResult, Failure};
+use quorate_audit::{Anchor, Head, HeadFault, Heads};
 use quorate_client::{Client, ClientError, ClientOptions, Freshness};
 use quorate_client_fuse::{MountError, MountOptions, Mounted, mount};
 use quorate_protocol::query::Query;
@@ -63,6 +65,7 @@ fn foreground(args: &MountArgs, options: MountOptions) -> CommandResult {
     }
     let result = runtime.block_on(async {
         let mut client = connect::connect(&args.cluster, client_options).await?;
+        check_seen(&client).await?;
         let mut options = options;
         if let Some(at) = args.at {
             let (height, at_height) = past(&client, at).await?;
@@ -84,6 +87,58 @@ fn foreground(args: &MountArgs, options: MountOptions) -> CommandResult {
     // Tasks that still wait for the cluster are dropped; their callers get EIO.
     runtime.shutdown_background();
     result
+}
+
+/// Refuses a cluster that does not go on from what was seen of it before, and remembers what it shows now. Its session
+/// was registered a moment ago, so its head is above whatever was seen of it.
+async fn check_seen(client: &Client) -> Result<(), Failure> {
+    let genesis = client.cluster().genesis();
+    let seen = memory::recall(genesis)?;
+    let credential = Credential { uid: 0, gid: 0, groups: Groups::OfPrincipal };
+    let answer = client.prove(&credential, Query::Totals, None).await?;
+    let head = Head { header: answer.header, certificate: answer.certificate };
+    if let Some(seen) = &seen {
+        let told = stands(client, &seen.head, &head).await?;
+        if told.is_alarm() {
+            return Err(Failure::new(format!(
+                "{}; `quorate audit compare` looks closer, `quorate audit seen --forget` accepts it",
+                told.to_string().replace('\n', "; ")
+            )));
+        }
+        if let Against::CannotTell(why) = told {
+            tracing::info!("it cannot be told whether the cluster has forked below what was seen: {why}");
+        }
+    }
+    memory::remember(genesis, &Anchor { cluster: genesis.cluster(), head, log: None });
+    Ok(())
+}
+
+/// How the head of a cluster stands to one that was seen.
+async fn stands(client: &Client, seen: &Head, shown: &Head) -> Result<Against, Failure> {
+    let genesis = client.cluster().genesis();
+    let verifier = trust::verifier(genesis);
+    let mut heads = Heads::new(genesis, &verifier);
+    let height = seen.header.height;
+    let mut known = vec![seen.clone(), shown.clone()];
+    if height > shown.header.height {
+        let [seen, shown] = [seen, shown].map(|head| Box::new(head.clone()));
+        return Ok(Against::RolledBack { seen, shown });
+    }
+    if (1..shown.header.height).contains(&height) {
+        // Who may not audit is not shown the history.
+        match client.history(height).await {
+            Ok(batches) => known.extend(batches.first().map(Head::of)),
+            Err(error) => return Ok(Against::CannotTell(error.to_string())),
+        }
+    }
+    for head in &known {
+        match heads.add(head) {
+            Ok(()) => {}
+            Err(HeadFault::Fork(fork)) => return Ok(Against::Forked(fork)),
+            Err(error @ HeadFault::NoHead(_)) => return Err(error.into()),
+        }
+    }
+    Ok(Against::Holds)
 }
 
 /// The same client for one height, which some replica keeps.

@@ -55,7 +55,7 @@ pub fn replay_with(
 /// Sees each height that holds, and may end the audit there.
 pub type Visit<'v> = &'v mut dyn FnMut(&Auditor<'_>, &CommittedBatch) -> ControlFlow<()>;
 
-/// Runs `audit` on the heights of a source, with their signatures checked ahead, under a progress bar.
+/// Runs `audit` on the heights of a source from height 1 on, as [`check_with`].
 pub fn check(
     genesis: &Genesis,
     source: Box<dyn Source + Send>,
@@ -65,11 +65,22 @@ pub fn check(
     let verifier = trust::verifier(genesis);
     let signatures = Signatures::new(genesis.cluster(), &genesis.members, &verifier, policy);
     let mut auditor = Auditor::new(genesis, &verifier, policy)?;
+    check_with(&mut auditor, source, &signatures, audit)
+}
+
+/// Runs `audit` on the heights of a source that begins where the auditor is, with their signatures checked ahead,
+/// under a progress bar.
+pub fn check_with<'a>(
+    auditor: &mut Auditor<'a>,
+    source: Box<dyn Source + Send>,
+    signatures: &Signatures<'_>,
+    audit: impl FnOnce(&mut Auditor<'a>, &mut dyn SignedSource) -> Result<Verdict, Failure>,
+) -> Result<(Report, Duration), Failure> {
     let bar = bar();
     let began = Instant::now();
-    let verdict = ahead::run(source, &signatures, |heights| {
-        audit(&mut auditor, &mut Shown { heights, bar: &bar, passed: 0 })
-    });
+    let passed = auditor.head().height;
+    let verdict =
+        ahead::run(source, signatures, |heights| audit(auditor, &mut Shown { heights, bar: &bar, passed }));
     bar.finish_and_clear();
     let report =
         Report { verdict: verdict?, progress: auditor.progress(), head: Some(auditor.head().clone()) };

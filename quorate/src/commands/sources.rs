@@ -25,6 +25,23 @@ const PENDING_MAX: usize = 4096;
 
 /// Opens the source that is asked for; without any the live cluster, as the principal with this key file.
 pub fn open(cluster: &ClusterFile, place: &HistoryArgs) -> Result<Box<dyn Source + Send>, Failure> {
+    open_above(cluster, place, 0)
+}
+
+/// The same without the heights up to this one. Of a live cluster they are not fetched, otherwise passed over.
+pub fn open_above(
+    cluster: &ClusterFile,
+    place: &HistoryArgs,
+    height: Height,
+) -> Result<Box<dyn Source + Send>, Failure> {
+    if place.dir.is_none() && place.bundle.is_none() {
+        return Ok(Box::new(LiveSource::start(place, height)?));
+    }
+    Ok(Box::new(Above { source: stored(cluster, place)?, height }))
+}
+
+/// A directory or a bundle.
+fn stored(cluster: &ClusterFile, place: &HistoryArgs) -> Result<Box<dyn Source + Send>, Failure> {
     if let Some(directory) = &place.dir {
         let identity = read_marker(directory)?.identity;
         if identity.cluster != cluster.cluster() {
@@ -48,13 +65,34 @@ pub fn open(cluster: &ClusterFile, place: &HistoryArgs) -> Result<Box<dyn Source
             })?;
         return Ok(Box::new(bundle));
     }
-    Ok(Box::new(LiveSource::start(place)?))
+    Err(Failure::new("neither a directory nor a bundle is named"))
+}
+
+/// A source without its first heights.
+struct Above {
+    source: Box<dyn Source + Send>,
+    height: Height,
+}
+
+impl Source for Above {
+    fn next(&mut self) -> Result<Option<CommittedBatch>, SourceError> {
+        loop {
+            match self.source.next()? {
+                Some(committed) if committed.batch.header.height <= self.height => {}
+                other => return Ok(other),
+            }
+        }
+    }
 }
 
 /// The live cluster, as a source without an end: at the last height it waits for more, and when nobody answers it
-/// says so once and asks again, at this interval.
-pub fn following(place: &HistoryArgs, interval: Duration) -> Result<Box<dyn Source>, Failure> {
-    Ok(Box::new(Following { live: LiveSource::start(place)?, interval, silent: false }))
+/// says so once and asks again, at this interval. It begins above this height.
+pub fn following(
+    place: &HistoryArgs,
+    height: Height,
+    interval: Duration,
+) -> Result<Box<dyn Source + Send>, Failure> {
+    Ok(Box::new(Following { live: LiveSource::start(place, height)?, interval, silent: false }))
 }
 
 /// The committed heights of a replica's log, read as they lie on the disk.
@@ -126,7 +164,7 @@ struct LiveSource {
 }
 
 impl LiveSource {
-    fn start(place: &HistoryArgs) -> Result<Self, Failure> {
+    fn start(place: &HistoryArgs, above: Height) -> Result<Self, Failure> {
         let key = place.key.as_ref().ok_or_else(|| {
             Failure::new(
                 "a live cluster needs --key (or QUORATE_KEY); a stored one --dir DIRECTORY or --bundle FILE",
@@ -134,7 +172,7 @@ impl LiveSource {
         })?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let observer = runtime.block_on(connect::observe(&place.cluster, key))?;
-        Ok(Self { runtime, observer, fetched: VecDeque::new(), next: 1 })
+        Ok(Self { runtime, observer, fetched: VecDeque::new(), next: above.saturating_add(1) })
     }
 }
 

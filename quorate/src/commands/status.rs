@@ -4,15 +4,18 @@
 //! the cluster's height, and only evidence that was judged here makes a replica proven faulty.
 
 use crate::args::{Output, StatusArgs};
+use crate::commands::against::Against;
 use crate::commands::evidence::Faulty;
-use crate::commands::{connect, evidence};
+use crate::commands::{against, connect, evidence, memory};
 use crate::failure::CommandResult;
+use crate::say;
+use quorate_audit::Anchor;
 use quorate_client::ClusterStatus;
 use quorate_client::status::ReplicaState;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-/// Exit status when some replicas are not well, but the cluster works.
+/// Exit status when some replicas are not well, but the cluster works; or when it is not the one that was seen.
 const DEGRADED: u8 = 1;
 /// Exit status when nothing can be decided.
 const NO_QUORUM: u8 = 2;
@@ -21,15 +24,34 @@ const NO_QUORUM: u8 = 2;
 pub fn run(args: &StatusArgs) -> CommandResult {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let cluster = connect::read_cluster(&args.cluster.cluster)?;
-    let (status, shown) = runtime.block_on(async {
+    let seen = memory::recall(cluster.genesis())?;
+    let (status, shown, told) = runtime.block_on(async {
         let observer = connect::observe(&args.cluster.cluster, &args.cluster.key).await?;
         // Side by side: a replica that is silent costs its patience once.
-        Ok::<_, crate::failure::Failure>(tokio::join!(observer.status(), observer.evidence()))
+        let (status, shown) = tokio::join!(observer.status(), observer.evidence());
+        let heads = against::certified(cluster.genesis(), &status);
+        let told = match &seen {
+            Some(seen) => Some(against::against(&observer, cluster.genesis(), seen, &heads).await),
+            None => None,
+        };
+        let highest = heads.into_iter().max_by_key(|(_, head)| head.header.height);
+        if let (false, Some((_, head))) = (told.as_ref().is_some_and(Against::is_alarm), highest) {
+            memory::remember(cluster.genesis(), &Anchor { cluster: cluster.cluster(), head, log: None });
+        }
+        Ok::<_, crate::failure::Failure>((status, shown, told))
     })?;
     let faulty = evidence::proven_faulty(&cluster, shown)?;
-    let verdict = verdict(&status);
+    let told = told.filter(|told| !matches!(told, Against::Holds));
+    let verdict = match told.as_ref().filter(|told| told.is_alarm()) {
+        Some(told) => Verdict { code: DEGRADED, word: "another history", text: told.to_string() },
+        None => verdict(&status),
+    };
     match args.output {
-        Output::Json => println!("{}", json(&status, &verdict, &faulty)),
+        Output::Json => {
+            let mut json = json(&status, &verdict, &faulty);
+            json["seen"] = told.as_ref().map(Against::json).into();
+            say!("{json}");
+        }
         Output::Text => print_text(&status, &verdict, &faulty),
     }
     Ok(ExitCode::from(verdict.code))
@@ -85,15 +107,24 @@ fn one_root(status: &ClusterStatus) -> bool {
 
 fn print_text(status: &ClusterStatus, verdict: &Verdict, faulty: &BTreeMap<u8, Faulty>) {
     let top = status.height().unwrap_or(0);
-    println!(
+    say!(
         "{:<3} {:<22} {:<9} {:>6} {:>9} {:>5} {:<5} {:>9} {:>9} {:>6} state root",
-        "id", "address", "role", "view", "height", "lag", "peers", "inodes", "blocks", "ms"
+        "id",
+        "address",
+        "role",
+        "view",
+        "height",
+        "lag",
+        "peers",
+        "inodes",
+        "blocks",
+        "ms"
     );
     for state in &status.replicas {
-        println!("{}", line(state, top));
+        say!("{}", line(state, top));
     }
-    faulty.values().for_each(|faulty| println!("{faulty}"));
-    println!("{}", verdict.text);
+    faulty.values().for_each(|faulty| say!("{faulty}"));
+    say!("{}", verdict.text);
 }
 
 fn line(state: &ReplicaState, top: u64) -> String {

@@ -5,7 +5,7 @@
 
 use crate::args::AuditWatchArgs;
 use crate::commands::receipt::json;
-use crate::commands::{connect, sources, trust};
+use crate::commands::{connect, memory, sources, trust};
 use crate::failure::{CommandResult, Failure, complain};
 use quorate_audit::{
     Auditor, OneByOne, Policy, Signatures, Verdict, follow, operation_details, operation_kind, result_details,
@@ -22,13 +22,20 @@ use std::time::Duration;
 pub fn run(args: &AuditWatchArgs) -> CommandResult {
     let cluster = connect::read_cluster(&args.history.cluster)?;
     let verifier = trust::verifier(cluster.genesis());
-    let mut source = if args.follow {
-        sources::following(&args.history, Duration::from_millis(args.interval_ms))?
-    } else {
-        sources::open(&cluster, &args.history)?
-    };
     let policy = if args.results { Policy::FULL } else { Policy::STANDARD };
-    let mut auditor = Auditor::new(cluster.genesis(), &verifier, policy)?;
+    let mut auditor = match &args.from {
+        Some(path) => {
+            let anchor = memory::given(path, cluster.genesis())?;
+            Auditor::above(&anchor, cluster.genesis(), &verifier, policy)?
+        }
+        None => Auditor::new(cluster.genesis(), &verifier, policy)?,
+    };
+    let above = auditor.head().height;
+    let mut source = if args.follow {
+        sources::following(&args.history, above, Duration::from_millis(args.interval_ms))?
+    } else {
+        sources::open_above(&cluster, &args.history, above)?
+    };
     // Not ahead: a height is printed when it comes, not when more have come.
     let signatures = Signatures::new(cluster.cluster(), &cluster.genesis().members, &verifier, policy);
     let mut heights = OneByOne { source: source.as_mut(), signatures };

@@ -5,6 +5,7 @@
 
 mod beyond;
 mod clocks;
+mod demonstration;
 mod links;
 mod network;
 mod one;

@@ -229,6 +229,8 @@ pub fn quorate<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Comma
     for name in ["QUORATE_CLUSTER", "QUORATE_KEY", "QUORATE_DIR", "QUORATE_LOG"] {
         command.env_remove(name);
     }
+    // Nothing is remembered of these clusters unless a test says where.
+    command.env("QUORATE_STATE", "");
     command
 }
 
@@ -247,6 +249,7 @@ pub fn shell_within(directory: &Path, script: &str, patience: Duration) -> Ran {
     command.args(["-euo", "pipefail", "-c", script]).current_dir(directory).env("PATH", path);
     // Git must not look above the mount, nor at the configuration of whoever runs the tests.
     command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null").env("LC_ALL", "C");
+    command.env("QUORATE_STATE", "");
     run(&mut command, patience)
 }
 

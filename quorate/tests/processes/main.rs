@@ -5,6 +5,7 @@
 //! killed instead of hanging in the kernel. Nothing is skipped: a machine without FUSE fails.
 #![allow(missing_docs)]
 
+mod anchors;
 #[cfg(feature = "faults")]
 mod attacks;
 mod audit;
@@ -27,6 +28,7 @@ mod readme;
 mod receipts;
 mod strangers;
 mod stuck;
+mod tlog;
 mod trees;
 mod two_mounts;
 mod user;

@@ -35,10 +35,11 @@ fn the_commands_of_the_readme_work_as_they_stand_there() {
     for (number, free) in quorate_cluster::ports::free_addresses(4).unwrap().iter().enumerate() {
         script = script.replace(&format!("127.0.0.1:710{}", number + 1), free);
     }
+    script = script.replace("127.0.0.1:8080", "127.0.0.1:0");
     assert!(!script.contains(":710"), "{script}");
     // The reader runs what goes to the background until it is stopped.
     let script = format!(
-        "trap 'quorate umount mnt 2>/dev/null || umount -l mnt 2>/dev/null || true; kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n{script}\nkill $(jobs -p); wait"
+        "trap 'quorate umount mnt 2>/dev/null || umount -l mnt 2>/dev/null || true; kill $(jobs -p) 2>/dev/null || true; wait' EXIT\nexport QUORATE_STATE=$PWD/state\n{script}\nkill $(jobs -p); wait"
     );
     let ran = shell_within(scratch.path(), &script, Duration::from_secs(90));
     ran.expect(0);
@@ -68,6 +69,11 @@ fn every_command_has_help() {
         "audit evidence list",
         "audit evidence show",
         "audit evidence verify",
+        "audit tlog",
+        "audit tlog export",
+        "audit tlog check",
+        "audit tlog prove",
+        "audit tlog serve",
         "bench",
         "bench meta",
         "bench consensus",

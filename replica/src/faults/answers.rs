@@ -4,8 +4,10 @@
 
 use bytes::{Bytes, BytesMut};
 use quorate_crypto::Bounded;
-use quorate_protocol::Vote;
-use quorate_protocol::client::{ClientReply, Notice};
+use quorate_merkle::{Key, PartialTrie};
+use quorate_metadata::keys::KIND_ENTRY;
+use quorate_protocol::client::{ClientReply, Notice, ReadAnswer};
+use quorate_protocol::{Ino, Vote};
 use quorate_transport::faults::Fate;
 use quorate_transport::frame::{LENGTH_BYTES, encode_frame};
 
@@ -13,6 +15,8 @@ use quorate_transport::frame::{LENGTH_BYTES, encode_frame};
 const TRUE_SHARE: u64 = 3;
 /// Bytes from one changed position to the next; a prime, so that few lengths are a multiple of it.
 const STRIDE: u64 = 61;
+/// Inode numbers of directories of which a name is hidden.
+const DIRECTORIES_TRIED: Ino = 16;
 
 /// Changes one byte, at another position for each turn.
 pub(super) fn corrupt(turn: u64, frame: &Bytes) -> Fate {
@@ -29,6 +33,30 @@ pub(super) fn corrupt(turn: u64, frame: &Bytes) -> Fate {
         *byte ^= mask;
     }
     Fate::Instead(bent.freeze())
+}
+
+/// Leaves out the first name of a directory that is shown from its beginning; what is left is a copy of a state that
+/// might have been.
+pub(super) fn hide_entry(reply: &ClientReply) -> Fate {
+    let ClientReply::Read(answer) = reply else { return Fate::AsItIs };
+    let without = (1..=DIRECTORIES_TRIED).find_map(|ino| without_an_entry(answer, ino));
+    let frame = without.and_then(|answer| encode_frame(&ClientReply::Read(answer)).ok());
+    frame.map_or(Fate::AsItIs, Fate::Instead)
+}
+
+/// The answer without the first entry of a directory, if it holds that.
+fn without_an_entry(answer: &ReadAnswer, ino: Ino) -> Option<ReadAnswer> {
+    let mut copy = PartialTrie::decode(&answer.proof).ok()?;
+    let edge = |kind: u8| {
+        let mut key = [0; 32];
+        key.first_chunk_mut::<8>()?.copy_from_slice(&ino.to_be_bytes());
+        *key.get_mut(8)? = kind;
+        Some(Key(key))
+    };
+    let (first, _) = copy.scan(&edge(KIND_ENTRY)?, Some(&edge(KIND_ENTRY + 1)?)).next()?.ok()?;
+    copy.remove(&first).ok().filter(|removed| *removed)?;
+    let proof = PartialTrie::encode(&copy).ok()?.try_into().ok()?;
+    Some(ReadAnswer { proof, ..answer.clone() })
 }
 
 /// Says that it has committed nothing; its reads come from old states (`deeds`).

@@ -27,6 +27,8 @@ pub enum Fault {
     StaleReply,
     /// Changes bytes of proofs, values and certificates in its answers.
     CorruptProof,
+    /// Leaves a name out of what it shows of a directory.
+    HideEntry,
     /// Sends nothing to one other replica (hazard A8).
     WithholdFrom(ReplicaIndex),
     /// As a leader, proposes everything so much later (hazard A1).
@@ -46,7 +48,7 @@ pub enum Fault {
 }
 
 /// Every kind as it is written, and what it does.
-pub const KINDS: [(&str, &str); 15] = [
+pub const KINDS: [(&str, &str); 16] = [
     ("silent", "connects and says nothing"),
     ("crash-loop", "crashes every second or so and starts again"),
     ("equivocate", "proposes two batches at one height and votes for both"),
@@ -54,6 +56,7 @@ pub const KINDS: [(&str, &str); 15] = [
     ("bad-signature", "signs wrongly"),
     ("stale-reply", "answers reads from old heights"),
     ("corrupt-proof", "changes bytes of its answers to clients"),
+    ("hide-entry", "leaves a name out of what it shows of a directory"),
     ("withhold-from=ID", "sends nothing to replica ID"),
     ("slow-leader=MS", "proposes everything MS milliseconds late"),
     ("censor", "never proposes what the first client wants"),
@@ -124,6 +127,7 @@ impl FromStr for Fault {
             "bad-signature" => Self::BadSignature,
             "stale-reply" => Self::StaleReply,
             "corrupt-proof" => Self::CorruptProof,
+            "hide-entry" => Self::HideEntry,
             "censor" => Self::Censor,
             "unfair" => Self::Unfair,
             "flood" => Self::Flood,
@@ -148,6 +152,7 @@ impl fmt::Display for Fault {
             Self::BadSignature => "bad-signature",
             Self::StaleReply => "stale-reply",
             Self::CorruptProof => "corrupt-proof",
+            Self::HideEntry => "hide-entry",
             Self::Censor => "censor",
             Self::Unfair => "unfair",
             Self::Flood => "flood",

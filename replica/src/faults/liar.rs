@@ -247,6 +247,7 @@ impl Tamper for Liar {
             Fault::TimeLiar => send(self.before_its_parent(message).as_ref().unwrap_or(message)),
             Fault::CrashLoop
             | Fault::CorruptProof
+            | Fault::HideEntry
             | Fault::WithholdFrom(_)
             | Fault::SlowLeader(_)
             | Fault::Censor
@@ -261,6 +262,7 @@ impl Tamper for Liar {
         match self.fault {
             Fault::Silent => Fate::Withheld,
             Fault::CorruptProof => answers::corrupt(self.next_turn(), frame),
+            Fault::HideEntry => answers::hide_entry(reply),
             Fault::StaleReply => answers::stale(reply),
             Fault::Junk => junk::reply(self.next_turn(), frame),
             _ => Fate::AsItIs,

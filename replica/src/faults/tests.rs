@@ -8,8 +8,10 @@ use super::liar::Liar;
 use crate::provision::{Plan, provision};
 use quorate_crypto::{Bounded, Ed25519Signer, Ed25519Verifier, Hash, Role, Signature, Verifier as _};
 use quorate_execution::{Environment, State};
+use quorate_merkle::{Key, PartialTrie, Trie};
+use quorate_protocol::client::{ClientReply, ReadAnswer};
 use quorate_protocol::genesis::Parameters;
-use quorate_protocol::{PeerMessage, PrePrepare, Proposal, Vote, VoteKind};
+use quorate_protocol::{Header, PeerMessage, PrePrepare, Proposal, Vote, VoteKind};
 use quorate_transport::faults::{Fate, Tamper as _};
 use quorate_transport::frame::{decode_body, encode_frame};
 use quorate_transport::{ClusterFile, KeyFile, ReplicaTransport, ReplicaTransportConfiguration};
@@ -223,6 +225,34 @@ fn corruption_reaches_every_byte_and_changes_nothing_else() {
         }
         assert_eq!(reached, (4..frame.len()).collect(), "{length}");
     }
+}
+
+/// What is hidden leads to another root: a client that believed the copy would not see the name.
+#[test]
+fn a_hidden_entry_is_a_copy_of_another_state() {
+    let liar = fixture(Fault::HideEntry);
+    let mut trie = Trie::new();
+    let entry = |ino: u64, byte: u8| {
+        let mut key = [byte; 32];
+        key[..8].copy_from_slice(&ino.to_be_bytes());
+        key[8] = 0x20;
+        Key(key)
+    };
+    for (ino, byte) in [(1, 3), (1, 7), (2, 5)] {
+        trie.insert(entry(ino, byte), vec![byte].into()).unwrap();
+    }
+    let header = Header { state_root: trie.root(), ..liar.genesis.header().clone() };
+    let proof = PartialTrie::encode(&trie).unwrap().try_into().unwrap();
+    let reply = ClientReply::Read(ReadAnswer { header, certificate: None, proof });
+    let Fate::Instead(frame) = answers::hide_entry(&reply) else { panic!("nothing is hidden") };
+    let ClientReply::Read(bent) = decode_body(&frame[4..]).unwrap() else { panic!("another reply") };
+    let copy = PartialTrie::decode(&bent.proof).unwrap();
+    let there: Vec<bool> =
+        [(1, 3), (1, 7), (2, 5)].map(|(ino, byte)| copy.contains(&entry(ino, byte)).unwrap()).into();
+    assert_eq!(there, [false, true, true]);
+    assert_ne!(copy.root(), bent.header.state_root);
+    let nothing = ClientReply::Highest { height: 7, certificate: None };
+    assert!(matches!(answers::hide_entry(&nothing), Fate::AsItIs));
 }
 
 #[test]

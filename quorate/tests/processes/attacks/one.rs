@@ -38,7 +38,7 @@ fn try_one(kind: &str) {
     println!("evidence: {:?}", attacked.evidence());
     let caught = !attacked.caught().is_empty();
     match kind {
-        "corrupt-proof" | "stale-reply" | "bad-signature" | "junk" => {
+        "corrupt-proof" | "hide-entry" | "stale-reply" | "bad-signature" | "junk" => {
             assert!(caught, "the liar is not named: {}", attacked.ran.stderr);
         }
         _ => {}
