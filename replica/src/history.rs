@@ -77,16 +77,9 @@ impl History {
         }
     }
 
-    /// Gives `answer` the header of a committed height with its certificate: at once if they are in memory.
-    pub fn header(
-        &self,
-        height: Height,
-        answer: impl FnOnce(Option<(Header, Certificate)>) + Send + 'static,
-    ) {
-        match self.recent(height) {
-            Some(recent) => answer(Some((recent.header.clone(), recent.certificate.clone()))),
-            None => self.ask(move |past| answer(past.header(height))),
-        }
+    /// The header of one of the last heights, with its certificate.
+    pub fn recent_header(&self, height: Height) -> Option<(Header, Certificate)> {
+        self.recent(height).map(|recent| (recent.header.clone(), recent.certificate.clone()))
     }
 
     fn recent(&self, height: Height) -> Option<&Recent> {
@@ -138,23 +131,17 @@ impl Past {
         receipts.results(&batch.batch.header, index, Some(batch.certificate))
     }
 
-    fn header(&self, height: Height) -> Option<(Header, Certificate)> {
-        let committed = self.committed(height)?;
-        Some((committed.batch.header, committed.certificate))
-    }
-
     fn committed_from(&self, from: Height) -> Vec<CommittedBatch> {
-        bounded(|height| self.committed(height), from)
-    }
-
-    fn committed(&self, height: Height) -> Option<CommittedBatch> {
-        match self.archive.committed_batch(height) {
-            Ok(batch) => batch,
-            Err(error) => {
-                tracing::error!(height, %error, "a committed height cannot be read from the log");
-                None
-            }
-        }
+        bounded(
+            |height| match self.archive.committed_batch(height) {
+                Ok(batch) => batch,
+                Err(error) => {
+                    tracing::error!(height, %error, "a committed height cannot be read from the log");
+                    None
+                }
+            },
+            from,
+        )
     }
 }
 

@@ -1,4 +1,4 @@
-//! The states of heights that are past, for clients that ask for exactly one of them.
+//! The states of heights that are past, for clients that ask for exactly one of them, and their headers.
 //!
 //! Invariant: what is answered from leads to the state root of that height's certified header; heights below the
 //! horizon are refused. Nothing of it waits in the loop or makes it wait: threads of their own do the work, for all
@@ -11,7 +11,7 @@ use crate::jobs::{Asker, Jobs};
 use crate::requests::{BlockWish, read_reply, wished_block};
 use quorate_crypto::{Certificate, PublicKey};
 use quorate_execution::{Executed, PastState, State};
-use quorate_protocol::client::Refusal;
+use quorate_protocol::client::{CertifiedHeader, ClientReply, Refusal};
 use quorate_protocol::query::Query;
 use quorate_protocol::{Credential, Header, Height};
 use quorate_store::log::Archive;
@@ -58,6 +58,7 @@ pub enum Wanted {
 
 enum Job {
     Answer(Box<Question>),
+    Header(Height, ReplyHandle),
     Tidy,
 }
 
@@ -152,18 +153,23 @@ impl PastStates {
         self.works.database.horizon()
     }
 
-    /// The genesis header.
-    pub fn genesis(&self) -> &Header {
-        &self.works.genesis
-    }
-
     /// Answers a question, or refuses it when too many wait.
     pub fn ask(&self, connection: ConnectionId, question: Question) {
-        if let Err(Job::Answer(question)) =
-            self.jobs.push(Asker::Client(connection), Job::Answer(Box::new(question)))
-        {
-            question.reply.send(&refused(Refusal::Busy, "too many questions about past heights wait"));
-        }
+        self.push(connection, Job::Answer(Box::new(question)));
+    }
+
+    /// Gives the certified header of a committed height out of the log.
+    pub fn header(&self, connection: ConnectionId, height: Height, reply: ReplyHandle) {
+        self.push(connection, Job::Header(height, reply));
+    }
+
+    fn push(&self, connection: ConnectionId, job: Job) {
+        let reply = match self.jobs.push(Asker::Client(connection), job) {
+            Err(Job::Answer(question)) => question.reply,
+            Err(Job::Header(_, reply)) => reply,
+            Err(Job::Tidy) | Ok(()) => return,
+        };
+        reply.send(&refused(Refusal::Busy, "too many questions about the past wait"));
     }
 
     /// Has what nobody asks for any more dropped, now and then.
@@ -191,7 +197,13 @@ fn work(works: &Works, jobs: &Jobs<Job>) {
         match job {
             // Who does not wait any more has asked another replica.
             Job::Answer(question) if question.reply.wanted() => works.answer(*question),
-            Job::Answer(_) => {}
+            Job::Header(height, reply) if reply.wanted() => {
+                reply.send(&match works.header(height) {
+                    Ok((header, certificate)) => ClientReply::Header(CertifiedHeader { header, certificate }),
+                    Err(no) => no.reply(),
+                });
+            }
+            Job::Answer(_) | Job::Header(..) => {}
             Job::Tidy => works.tidy(Instant::now()),
         }
     }
