@@ -9,13 +9,16 @@ use quorate_crypto::{
     StatementKind, Verifier,
 };
 use quorate_execution::{GenesisError, State, StaticFault, check_envelope, minimum_time};
-use quorate_protocol::evidence::{Contradiction, EVIDENCE_VERSION, ParentWitness, Proof};
+use quorate_protocol::evidence::{Contradiction, EVIDENCE_VERSION, ParentWitness, Proof, SignedDigest};
 use quorate_protocol::limits::EVIDENCE_BYTES_MAX;
+use quorate_protocol::log_head::LogHead;
 use quorate_protocol::view_change::{Rank, SignedClaim};
 use quorate_protocol::{
     BatchTime, Epoch, Evidence, EvidenceKind, Genesis, Header, Height, PrePrepare, Proposal, ReplicaIndex,
     Vote, VoteKind,
 };
+
+use crate::tlog::{Checkpoint, origin};
 
 /// What is known of a cluster by whoever judges.
 #[derive(Copy, Clone)]
@@ -79,6 +82,9 @@ pub enum NoProof {
         /// What is wrong.
         error: SignatureError,
     },
+    /// A head of the log is not signed.
+    #[error("signature of replica {0} on a head of the log")]
+    HeadSignature(ReplicaIndex),
     /// The two statements are one, or stand in the wrong order.
     #[error("the two statements are not different ones in ascending order")]
     NoContradiction,
@@ -156,6 +162,7 @@ pub const fn rule_of(kind: EvidenceKind) -> &'static str {
             "a leader proposes only envelopes that are well formed and signed by their key (R5)"
         }
         EvidenceKind::BadExecution => "a vote is for the header that execution of its proposal gives (R5)",
+        EvidenceKind::ConflictingHead => "a replica signs one head of the log for each size (R6)",
         EvidenceKind::UnfoundedCommit => {
             "a COMMIT rests on a prepare certificate of its view, and those never contradict each other or \
              what is committed (R1)"
@@ -205,6 +212,7 @@ impl Court<'_> {
             Proof::BadExecution { vote, header, certified, certificate } => {
                 self.bad_execution(culprit, epoch, vote, (header, certified), certificate)
             }
+            Proof::ConflictingHead { size, low, high } => self.conflicting_head(culprit, *size, [low, high]),
             Proof::UnfoundedCommit { commit, certificate } => {
                 self.unfounded_commit(culprit, epoch, commit, certificate)
             }
@@ -241,6 +249,26 @@ impl Court<'_> {
             let (cluster, view, height) = (self.cluster, both.view, both.height);
             let statement = Statement { cluster, epoch, kind, view, height, digest: signed.digest };
             self.signature(culprit, &statement, &signed.signature)?;
+        }
+        Ok(false)
+    }
+
+    /// Heads are signed as notes, under a key of their own.
+    fn conflicting_head(
+        &self,
+        culprit: ReplicaIndex,
+        size: u64,
+        both: [&SignedDigest; 2],
+    ) -> Result<bool, NoProof> {
+        let member = self.members.get(culprit).ok_or(NoProof::UnknownReplica(culprit))?;
+        let [low, high] = both;
+        ensure(low.digest < high.digest, NoProof::NoContradiction)?;
+        let key = member.log_note.parse().map_err(|_| NoProof::HeadSignature(culprit))?;
+        for signed in both {
+            let head = LogHead { size, root: signed.digest };
+            let text = Checkpoint { origin: origin(&self.cluster), head }.to_string();
+            key.verify_bytes(text.as_bytes(), &signed.signature)
+                .map_err(|_| NoProof::HeadSignature(culprit))?;
         }
         Ok(false)
     }

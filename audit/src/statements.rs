@@ -4,8 +4,11 @@
 //! signature are the bytes that anybody can check under the signer's key.
 
 use quorate_crypto::{Certificate, Hash, Signature, Statement, StatementKind};
-use quorate_protocol::evidence::{Contradiction, ParentWitness, Proof};
+use quorate_protocol::evidence::{Contradiction, ParentWitness, Proof, SignedDigest};
+use quorate_protocol::log_head::LogHead;
 use quorate_protocol::{Evidence, PrePrepare, ReplicaIndex};
+
+use crate::tlog::{Checkpoint, origin};
 
 /// A statement of the culprit, or a certificate or witness that goes with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,17 +19,43 @@ pub struct StatementText {
     pub signer: Option<ReplicaIndex>,
     /// What the signature covers.
     pub statement: Option<Statement>,
+    /// What it covers where that is no statement: the text of a head of the log.
+    pub note: Option<String>,
     /// The signature.
     pub signature: Option<Signature>,
 }
 
 impl StatementText {
     fn signed(text: String, signer: ReplicaIndex, statement: Statement, signature: Signature) -> Self {
-        Self { text, signer: Some(signer), statement: Some(statement), signature: Some(signature) }
+        let (signer, statement, signature) = (Some(signer), Some(statement), Some(signature));
+        Self { text, signer, statement, note: None, signature }
     }
 
     const fn witness(text: String) -> Self {
-        Self { text, signer: None, statement: None, signature: None }
+        Self { text, signer: None, statement: None, note: None, signature: None }
+    }
+
+    fn head(cluster: &Hash, signer: ReplicaIndex, size: u64, signed: &SignedDigest) -> Self {
+        let text =
+            format!("replica {signer} signed the head of the log of size {size} with root {}", signed.digest);
+        let note =
+            Checkpoint { origin: origin(cluster), head: LogHead { size, root: signed.digest } }.to_string();
+        let signature = Some(signed.signature);
+        Self { text, signer: Some(signer), statement: None, note: Some(note), signature }
+    }
+
+    /// The bytes that the signature covers.
+    #[must_use]
+    pub fn signed_bytes(&self) -> Option<Vec<u8>> {
+        let note = || self.note.as_ref().map(|note| note.clone().into_bytes());
+        self.statement.map(|statement| statement.preimage().to_vec()).or_else(note)
+    }
+
+    /// What it is called: the type of a statement, or LOG-HEAD.
+    #[must_use]
+    pub fn name(&self) -> Option<&'static str> {
+        let note = self.note.as_ref().map(|_| "LOG-HEAD");
+        self.statement.map(|statement| statement_name(statement.kind)).or(note)
     }
 }
 
@@ -97,6 +126,9 @@ pub fn statements(evidence: &Evidence) -> Vec<StatementText> {
                 StatementText::witness(text),
                 StatementText::witness(format!("{}; {correct}", certificate_text(certificate))),
             ]
+        }
+        Proof::ConflictingHead { size, low, high } => {
+            [low, high].map(|signed| StatementText::head(&cluster, culprit, *size, signed)).to_vec()
         }
         Proof::UnfoundedCommit { commit, certificate } => {
             let kind = commit.kind.statement_kind();

@@ -12,7 +12,7 @@ mod proof;
 mod tiles;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
-pub use heads::{CheckedHead, HeadError, HeadSigner, KeyCollision, LogKeys};
+pub use heads::{CheckedHead, HeadError, HeadSigner, KeyCollision, LogKeys, conflict};
 pub use note::{
     KeyId, KeyKind, NOTE_BYTES_MAX, NOTE_NAME_BYTES_MAX, NOTE_SIGNATURES_MAX, NoteError, NoteSignature,
     SignedNote, VerifierKey,

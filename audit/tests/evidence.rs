@@ -1,6 +1,7 @@
 //! Evidence of every kind convinces, no byte of it can be changed, and what honest replicas sign never does.
 #![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::unwrap_used, clippy::panic)]
 
+use quorate_audit::tlog::HeadSigner;
 use quorate_audit::{Court, NoProof, rule_of, statements};
 use quorate_crypto::{
     Address, Bounded, Certificate, Ed25519Signer, Ed25519Verifier, Hash, Member, MemberSet, NodeSeed, Role,
@@ -8,6 +9,7 @@ use quorate_crypto::{
 };
 use quorate_protocol::envelope::session_id;
 use quorate_protocol::evidence::{Contradiction, ParentWitness, Proof, SignedDigest};
+use quorate_protocol::log_head::LogHead;
 use quorate_protocol::view_change::{Rank, SignedClaim, ViewChangeBody};
 use quorate_protocol::{
     BatchTime, Envelope, EnvelopeBody, Evidence, EvidenceKind, Header, Operation, OperationBody, PrePrepare,
@@ -122,6 +124,13 @@ fn pair(statements: [Vote; 2]) -> Contradiction {
     Contradiction::new(2, 9, one, other)
 }
 
+/// A head of the log as a replica signs it.
+fn signed_head(replica: u8, size: u64, root: u8) -> SignedDigest {
+    let signer = HeadSigner::new(&CLUSTER, &NodeSeed::from_bytes([replica + 1; 32]));
+    let signed = signer.sign(LogHead { size, root: Hash([root; 32]) }, 7).unwrap();
+    SignedDigest { digest: signed.head.root, signature: signed.note }
+}
+
 fn against_2(proof: Proof) -> Evidence {
     Evidence::new(CLUSTER, 0, 2, proof)
 }
@@ -170,6 +179,7 @@ fn pieces(world: &World) -> Vec<Evidence> {
             certified: right.clone(),
             certificate,
         },
+        Proof::conflicting_head(10, signed_head(2, 10, 8), signed_head(2, 10, 7)),
         unfounded(VoteKind::Commit, 5, 4),
         unfounded(VoteKind::Prepare, 5, 5),
     ];
@@ -311,4 +321,28 @@ fn a_certificate_convicts_only_whom_it_rules_out() {
     few.signatures = few.signatures.as_slice()[..2].to_vec().try_into().unwrap();
     let refusal = judge(Proof::UnfoundedCommit { commit: commit(3, &wrong), certificate: few });
     assert!(matches!(refusal, NoProof::Certificate(_)));
+}
+
+#[test]
+fn r6_two_heads_prove_guilt_only_of_one_size_with_two_roots_under_one_key() {
+    let world = World::new();
+    let judge = |size, one, other| world.judge(&against_2(Proof::conflicting_head(size, one, other)));
+    assert_eq!(judge(10, signed_head(2, 10, 7), signed_head(2, 10, 8)), Ok(2));
+    // One head twice, a log that grew, another replica's head, a cosignature's or a vote's key.
+    let same = signed_head(2, 10, 7);
+    assert_eq!(judge(10, same, same), Err(NoProof::NoContradiction));
+    assert_eq!(judge(10, signed_head(2, 10, 7), signed_head(2, 11, 8)), Err(NoProof::HeadSignature(2)));
+    assert_eq!(judge(10, signed_head(2, 10, 7), signed_head(1, 10, 8)), Err(NoProof::HeadSignature(2)));
+    assert_eq!(judge(11, signed_head(2, 10, 7), signed_head(2, 10, 8)), Err(NoProof::HeadSignature(2)));
+    let foreign = vote(2, VoteKind::Commit, 2, 9, Hash([8; 32]));
+    let foreign = SignedDigest { digest: foreign.header, signature: foreign.signature };
+    assert_eq!(judge(10, signed_head(2, 10, 7), foreign), Err(NoProof::HeadSignature(2)));
+    // Both statements are shown with the bytes that anybody can check.
+    let shown = statements(&against_2(Proof::conflicting_head(10, signed_head(2, 10, 8), same)));
+    for (shown, root) in shown.iter().zip([7, 8]) {
+        let key = world.members.members()[2].log_note.parse().unwrap();
+        assert!(key.verify_bytes(&shown.signed_bytes().unwrap(), &shown.signature.unwrap()).is_ok());
+        assert_eq!((shown.name(), shown.signer), (Some("LOG-HEAD"), Some(2)));
+        assert!(shown.text.contains(&Hash([root; 32]).to_string()), "{}", shown.text);
+    }
 }

@@ -243,6 +243,25 @@ fn au9_only_a_quorum_of_distinct_replicas_makes_a_head() {
 }
 
 #[test]
+fn r6_who_signed_two_roots_of_one_size_is_found_in_two_checkpoints() {
+    let (keys, head) = (keys(), write(600).head);
+    let (forged, longer) = (LogHead { root: Hash([5; 32]), ..head }, LogHead { size: 601, ..head });
+    let note = |head, replicas: &[u8]| keys.note(head, &sign(head, replicas));
+    let culprits = |one: &SignedNote, other: &SignedNote| {
+        keys.conflicts(one, other).unwrap().into_iter().map(|(replica, _)| replica).collect::<Vec<_>>()
+    };
+    assert_eq!(culprits(&note(head, &[0, 1, 2]), &note(forged, &[1, 2, 3])), [1, 2]);
+    assert!(culprits(&note(head, &[0, 1, 2]), &note(longer, &[0, 1, 2])).is_empty());
+    assert!(culprits(&note(head, &[0, 1, 2]), &note(head, &[0, 1, 2])).is_empty());
+    // What does not hold proves nothing.
+    let mut spoilt = note(forged, &[1, 2, 3]);
+    spoilt.signatures[0].bytes[5] ^= 1;
+    assert_eq!(culprits(&note(head, &[0, 1, 2]), &spoilt), [2]);
+    let elsewhere = LogKeys::new(&Hash([0x12; 32]), &members(4)).unwrap();
+    assert_eq!(elsewhere.conflicts(&note(head, &[1]), &spoilt), Err(HeadError::Origin));
+}
+
+#[test]
 fn a_policy_asks_for_a_quorum_and_is_read_as_it_was_written() {
     let policy = keys().policy();
     let text = policy.to_string();

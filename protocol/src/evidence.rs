@@ -19,8 +19,7 @@ const FILE_CONTEXT: &str = "quorate evidence file v1";
 /// Bytes of the checksum at the end of a file.
 const CHECKSUM_BYTES: usize = 32;
 
-/// What kind of lie it is. Number 8 is reserved for two heads of the log of one size (`ConflictingHead`),
-/// which replicas do not sign yet.
+/// What kind of lie it is.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
 #[borsh(use_discriminant = true)]
 #[repr(u8)]
@@ -39,13 +38,15 @@ pub enum EvidenceKind {
     InvalidProposal = 6,
     /// A vote for another header of a proposal than the certified one.
     BadExecution = 7,
+    /// Two heads of the log of one size with different roots.
+    ConflictingHead = 8,
     /// A COMMIT against a certificate that rules it out.
     UnfoundedCommit = 9,
 }
 
 impl EvidenceKind {
     /// All of them, ascending.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::ConflictingPrePrepare,
         Self::ConflictingPrepare,
         Self::ConflictingCommit,
@@ -53,6 +54,7 @@ impl EvidenceKind {
         Self::TimeRegression,
         Self::InvalidProposal,
         Self::BadExecution,
+        Self::ConflictingHead,
         Self::UnfoundedCommit,
     ];
 
@@ -67,6 +69,7 @@ impl EvidenceKind {
             Self::TimeRegression => "TimeRegression",
             Self::InvalidProposal => "InvalidProposal",
             Self::BadExecution => "BadExecution",
+            Self::ConflictingHead => "ConflictingHead",
             Self::UnfoundedCommit => "UnfoundedCommit",
         }
     }
@@ -170,6 +173,15 @@ pub enum Proof {
         /// Its certificate.
         certificate: Certificate,
     } = 7,
+    /// Two heads of the log of one size, under note signatures of the culprit (`log.md`).
+    ConflictingHead {
+        /// Size of both.
+        size: u64,
+        /// The one of the lower root, which is its digest; signed with the culprit's `log_note` key.
+        low: SignedDigest,
+        /// The one of the higher root.
+        high: SignedDigest,
+    } = 8,
     /// A COMMIT for another header than a certificate of its height allows.
     UnfoundedCommit {
         /// The COMMIT.
@@ -177,6 +189,15 @@ pub enum Proof {
         /// A prepare certificate of the same view, or a commit certificate of the same or an earlier one.
         certificate: Certificate,
     } = 9,
+}
+
+impl Proof {
+    /// Two heads of one size in their order, whichever was seen first.
+    #[must_use]
+    pub fn conflicting_head(size: u64, one: SignedDigest, other: SignedDigest) -> Self {
+        let Contradiction { low, high, .. } = Contradiction::new(0, 0, one, other);
+        Self::ConflictingHead { size, low, high }
+    }
 }
 
 /// A piece of evidence.
@@ -227,6 +248,7 @@ impl Evidence {
             Proof::TimeRegression { .. } => EvidenceKind::TimeRegression,
             Proof::InvalidProposal { .. } => EvidenceKind::InvalidProposal,
             Proof::BadExecution { .. } => EvidenceKind::BadExecution,
+            Proof::ConflictingHead { .. } => EvidenceKind::ConflictingHead,
             Proof::UnfoundedCommit { .. } => EvidenceKind::UnfoundedCommit,
         }
     }
@@ -245,6 +267,8 @@ impl Evidence {
                 (pre_prepare.view, pre_prepare.height)
             }
             Proof::BadExecution { vote, .. } => (vote.view, vote.height),
+            // The height of the last header under both heads; no view is in them.
+            Proof::ConflictingHead { size, .. } => (0, size.saturating_sub(1)),
         };
         Place { culprit: self.culprit, kind: self.kind(), epoch: self.epoch, view, height }
     }

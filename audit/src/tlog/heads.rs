@@ -4,10 +4,11 @@
 //! own; a head holds if Q replicas signed it in both ways, and one line that names a known key and does not hold
 //! spoils the note.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_crypto::{Hash, Member, MemberSet, NodeSeed, Role, SecretKey};
+use quorate_crypto::{Hash, Member, MemberSet, NodeSeed, Role, SecretKey, Signature};
 use quorate_protocol::ReplicaIndex;
+use quorate_protocol::evidence::{Proof, SignedDigest};
 use quorate_protocol::log_head::{LogHead, SignedLogHead};
 
 use super::checkpoint::{Checkpoint, CheckpointError};
@@ -181,6 +182,44 @@ impl LogKeys {
         SignedNote { text: self.text(head), signatures: notes.chain(cosignatures).collect() }
     }
 
+    /// The replicas of which both notes hold a signature, for one size and two roots, and what proves it. Signatures
+    /// that do not hold, and cosignatures, prove nothing here.
+    ///
+    /// # Errors
+    /// [`HeadError`] when one of the two is no checkpoint of this log.
+    pub fn conflicts(
+        &self,
+        one: &SignedNote,
+        other: &SignedNote,
+    ) -> Result<Vec<(ReplicaIndex, Proof)>, HeadError> {
+        let (one, other) = (self.signed_heads(one)?, self.signed_heads(other)?);
+        let pairs = one.iter().filter_map(|(replica, (head, signature))| {
+            let proof = conflict((*head, *signature), *other.get(replica)?)?;
+            Some((*replica, proof))
+        });
+        Ok(pairs.collect())
+    }
+
+    /// The head of a note with the note signatures of replicas that hold.
+    fn signed_heads(
+        &self,
+        note: &SignedNote,
+    ) -> Result<BTreeMap<ReplicaIndex, (LogHead, Signature)>, HeadError> {
+        let Checkpoint { origin, head } = Checkpoint::parse(&note.text)?;
+        if origin != self.origin {
+            return Err(HeadError::Origin);
+        }
+        let mut signed = BTreeMap::new();
+        for (index, (key, _)) in (0..=u8::MAX).zip(&self.replicas) {
+            let lines = note.signatures.iter().filter(|line| key.is_named_by(line));
+            let holds = lines.filter(|line| key.verify(&note.text, line).is_ok());
+            if let Some(bytes) = holds.filter_map(|line| line.bytes.as_slice().try_into().ok()).next() {
+                signed.insert(index, (head, Signature(bytes)));
+            }
+        }
+        Ok(signed)
+    }
+
     /// The head of a note that Q replicas signed and cosigned. Lines of keys that are not of this cluster are passed
     /// over, as the format demands.
     ///
@@ -209,6 +248,14 @@ impl LogKeys {
         }
         Ok(CheckedHead { head, notes, cosignatures })
     }
+}
+
+/// What two heads with note signatures of one replica prove, if they are of one size with different roots.
+#[must_use]
+pub fn conflict(one: (LogHead, Signature), other: (LogHead, Signature)) -> Option<Proof> {
+    let side = |(head, signature): (LogHead, Signature)| SignedDigest { digest: head.root, signature };
+    let conflicting = one.0.size == other.0.size && one.0.root != other.0.root;
+    conflicting.then(|| Proof::conflicting_head(one.0.size, side(one), side(other)))
 }
 
 /// The two log keys of a member under their names.

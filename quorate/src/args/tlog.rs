@@ -27,6 +27,9 @@ pub enum TlogAction {
     /// Write the proof that a height is in the log (C2SP tlog-proof), out of an exported directory; `audit check`
     /// checks it. Exit 0 written, 1 the directory does not hold, 2 cannot tell.
     Prove(TlogProveArgs),
+    /// Find who signed two different heads of one size, in two checkpoints, and write the evidence that convicts each
+    /// of them; `audit check` judges it. Exit 0 written, 1 nobody did, 2 cannot tell.
+    Conflict(TlogConflictArgs),
     /// Serve an exported directory over HTTP, until interrupted. Nothing else of the machine is served.
     Serve(TlogServeArgs),
 }
@@ -70,6 +73,21 @@ pub struct TlogProveArgs {
     pub height: u64,
     /// The file to write, which must not exist; `-` is standard output.
     #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// The cluster file: what is trusted.
+    #[arg(long, env = "QUORATE_CLUSTER", value_name = "FILE")]
+    pub cluster: PathBuf,
+}
+
+/// `quorate audit tlog conflict`.
+#[derive(Args, Debug)]
+pub struct TlogConflictArgs {
+    /// A checkpoint.
+    pub one: PathBuf,
+    /// Another one.
+    pub other: PathBuf,
+    /// The directory for the evidence, one file `replica-N.evidence` for each culprit; it is made if need be.
+    #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// The cluster file: what is trusted.
     #[arg(long, env = "QUORATE_CLUSTER", value_name = "FILE")]

@@ -8,7 +8,7 @@ use crate::commands::check::Judged;
 use crate::commands::{connect, trust};
 use crate::failure::{CommandResult, Failure, complain};
 use crate::say;
-use quorate_audit::{Court, Guilt, NoProof, StatementText, genesis_header, statement_name, statements};
+use quorate_audit::{Court, Guilt, NoProof, StatementText, genesis_header, statements};
 use quorate_client::ShownEvidence;
 use quorate_crypto::{Ed25519Verifier, Hash};
 use quorate_protocol::evidence::Place;
@@ -293,8 +293,8 @@ fn print(judge: &Judge, digest: &Hash, found: &Found, output: Output) {
     }
     for (number, shown) in (1..).zip(statements(&found.evidence)) {
         say!("{number}. {}", shown.text);
-        if let (Some(statement), Some(signature)) = (shown.statement, shown.signature) {
-            say!("   signed bytes {}", hex::encode(statement.preimage()));
+        if let (Some(bytes), Some(signature)) = (shown.signed_bytes(), shown.signature) {
+            say!("   signed bytes {}", hex::encode(bytes));
             say!("   signature    {}", hex::encode(signature.0));
         }
     }
@@ -335,11 +335,11 @@ fn statement_json(shown: &StatementText) -> serde_json::Value {
     serde_json::json!({
         "text": shown.text,
         "signer": shown.signer,
-        "type": shown.statement.map(|statement| statement_name(statement.kind)),
+        "type": shown.name(),
         "view": shown.statement.map(|statement| statement.view),
         "height": shown.statement.map(|statement| statement.height),
         "digest": shown.statement.map(|statement| statement.digest.to_string()),
-        "signed_bytes": shown.statement.map(|statement| hex::encode(statement.preimage())),
+        "signed_bytes": shown.signed_bytes().map(hex::encode),
         "signature": shown.signature.map(|signature| hex::encode(signature.0)),
     })
 }

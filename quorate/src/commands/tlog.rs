@@ -4,6 +4,7 @@
 //! with nothing.
 
 mod check;
+mod conflict;
 mod directory;
 mod export;
 mod heads;
@@ -25,6 +26,7 @@ pub fn run(args: &TlogArgs) -> CommandResult {
         TlogAction::Export(args) => export::run(args),
         TlogAction::Check(args) => check::run(args),
         TlogAction::Prove(args) => prove::run(args),
+        TlogAction::Conflict(args) => conflict::run(args),
         TlogAction::Serve(args) => serve::run(args),
     }
 }

@@ -73,6 +73,7 @@ fn every_command_has_help() {
         "audit tlog export",
         "audit tlog check",
         "audit tlog prove",
+        "audit tlog conflict",
         "audit tlog serve",
         "bench",
         "bench meta",

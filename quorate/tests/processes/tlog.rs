@@ -5,6 +5,8 @@
 mod serve;
 
 use crate::harness::{Cluster, PATIENCE, Ran, run, shell, wait_until};
+use quorate_audit::tlog::{HeadSigner, LogKeys};
+use quorate_protocol::log_head::LogHead;
 use serde_json::Value;
 use signed_note::{Note, StandardVerifier, VerifierList};
 use std::path::{Path, PathBuf};
@@ -109,6 +111,11 @@ fn check_with_crates(log: &Path) {
     assert!(check_record(&proof, size, Hash([1; 32]), 0, record_hash(genesis)).is_err());
 }
 
+/// The number of the replica that stands first among those that signed.
+fn first_cosigner(checkpoint: &str) -> &str {
+    checkpoint.split("/replica-").nth(1).unwrap().split(' ').next().unwrap()
+}
+
 /// One note signature and one cosignature of the checkpoint hold for openssl, and for no other text.
 fn check_with_openssl(place: &Path, log: &Path) {
     let script = r#"
@@ -135,7 +142,7 @@ fn check_with_openssl(place: &Path, log: &Path) {
         if verify "$PLACE/cosigner.pem" "$PLACE/cosigned" "$PLACE/cosigner.sig"; then exit 9; fi
     "#;
     let checkpoint = std::fs::read_to_string(log.join("checkpoint")).unwrap();
-    let first = checkpoint.split("/replica-").nth(1).unwrap().split(' ').next().unwrap();
+    let first = first_cosigner(&checkpoint);
     let (log, place) = (log.display(), place.display());
     shell(Path::new("/"), &format!("export LOG='{log}' PLACE='{place}' FIRST={first}\n{script}")).expect(0);
 }
@@ -265,4 +272,42 @@ fn an_export_grows_and_is_never_turned_back_or_written_over() {
     let arguments: Vec<&str> =
         ["audit", "tlog", "export", elsewhere.to_str().unwrap(), "--dir", &directories[1]].into();
     cluster.quorate(&[arguments, all].concat()).expect_one_line(2, &["neither empty nor an exported log"]);
+}
+
+#[test]
+fn who_signs_two_heads_of_one_size_is_convicted_offline() {
+    let cluster = Cluster::start();
+    some_heights(&cluster, "d", 10);
+    let log = cluster.home().join("log");
+    let size = export(&cluster, &log, &[])["size"].as_u64().unwrap();
+    cluster.local.stop_all();
+    // One of those that signed it signs another log of that size, as only its key can.
+    let (checkpoint, out) = (log.join("checkpoint"), cluster.home().join("found"));
+    let culprit: u8 = first_cosigner(&std::fs::read_to_string(&checkpoint).unwrap()).parse().unwrap();
+    let key = cluster.local.replica_directory(culprit).join("node.key");
+    let seed = quorate_transport::KeyFile::read_node(&key).unwrap();
+    let file = quorate_transport::ClusterFile::read(&cluster.local.cluster_path()).unwrap();
+    let head = LogHead { size, root: quorate_crypto::Hash([7; 32]) };
+    let signed = HeadSigner::new(&file.cluster(), &seed).sign(head, 1_700_000_000).unwrap();
+    let keys = LogKeys::new(&file.cluster(), file.members()).unwrap();
+    let forged = cluster.home().join("forged");
+    std::fs::write(&forged, keys.note(head, &[(culprit, signed)]).to_string()).unwrap();
+    let conflict = |one: &Path, other: &Path| {
+        let [one, other, out] = [one, other, &out].map(|path| path.to_str().unwrap());
+        cluster.quorate_alone(&["audit", "tlog", "conflict", one, other, "--out", out])
+    };
+    conflict(&checkpoint, &checkpoint).expect(1);
+    assert!(!out.exists());
+    let said = conflict(&checkpoint, &forged).expect(0).stdout;
+    assert!(said.starts_with(&format!("replica {culprit} is proven faulty: ConflictingHead")), "{said}");
+    let evidence = out.join(format!("replica-{culprit}.evidence"));
+    let check = ["audit", "check", "--output", "json", evidence.to_str().unwrap()];
+    let judged = report(&cluster.quorate_alone(&check).expect(0));
+    assert_eq!(
+        (&judged["kind"], &judged["culprit"]),
+        (&Value::from("ConflictingHead"), &Value::from(culprit))
+    );
+    assert_eq!(judged["statements"][0]["type"], "LOG-HEAD");
+    // Nothing is written over.
+    conflict(&checkpoint, &forged).expect_one_line(2, &["exists"]);
 }

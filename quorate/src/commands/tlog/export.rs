@@ -3,8 +3,9 @@
 //! Invariants: an entry is written once its height was checked; the checkpoint is written last, for a size that all
 //! files are there for, and only if its root is the one that the checked headers have. An export never goes back.
 
+use super::conflict;
 use super::directory::{Added, LogDirectory};
-use super::heads::{QuorumHead, gather};
+use super::heads::{Found, QuorumHead, gather};
 use super::trusted;
 use crate::args::{Output, TlogExportArgs};
 use crate::commands::{replay, sources};
@@ -16,6 +17,7 @@ use quorate_crypto::encode;
 use quorate_protocol::Header;
 use quorate_protocol::log_head::LogHead;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Exit status when something does not hold.
@@ -47,7 +49,14 @@ pub fn run(args: &TlogExportArgs) -> CommandResult {
     let (cluster, keys) = trusted(&args.history.cluster)?;
     let place = (args.history.cluster.as_path(), args.history.key.as_deref());
     // Before the history, which then goes as far as the heads do.
-    let heads = gather((&cluster, &keys), &args.heads, place)?;
+    let Found { heads, conflicts } = gather((&cluster, &keys), &args.heads, place)?;
+    for (replica, proof) in conflicts {
+        // Beside the export: it is not what a web server shall serve.
+        let beside = PathBuf::from(format!("{}.evidence", args.out.display()));
+        let written = conflict::write(&cluster, replica, proof, &beside);
+        let place = written.map_or_else(|failure| failure.text, |path| path.display().to_string());
+        eprintln!("quorate: replica {replica} signed two heads of one size and is proven faulty: {place}");
+    }
     if heads.is_empty() {
         return Err(Failure::new(format!(
             "no head of the log is signed by {} replicas: a replica signs some seconds after its last height",

@@ -5,9 +5,11 @@
 
 use crate::commands::connect;
 use crate::failure::Failure;
-use quorate_audit::tlog::LogKeys;
+use quorate_audit::tlog::{LogKeys, conflict};
 use quorate_client::heads::ShownHeads;
+use quorate_crypto::Signature;
 use quorate_protocol::ReplicaIndex;
+use quorate_protocol::evidence::Proof;
 use quorate_protocol::log_head::{LogHead, SignedLogHead};
 use quorate_store::{read_heads, read_marker};
 use quorate_transport::ClusterFile;
@@ -28,10 +30,22 @@ pub struct QuorumHead {
     pub signed: Vec<(ReplicaIndex, SignedLogHead)>,
 }
 
+/// What was found.
+pub struct Found {
+    /// The heads of a quorum, largest first.
+    pub heads: Vec<QuorumHead>,
+    /// What proves that a replica signed two heads of one size.
+    pub conflicts: BTreeMap<ReplicaIndex, Proof>,
+}
+
 /// Signatures by head and replica.
 #[derive(Default)]
 struct Gathered {
     heads: BTreeMap<LogHead, BTreeMap<ReplicaIndex, SignedLogHead>>,
+    /// Of each replica the first head of each size.
+    of_replica: BTreeMap<ReplicaIndex, BTreeMap<u64, (LogHead, Signature)>>,
+    /// What proves that a replica signed two heads of one size.
+    conflicts: BTreeMap<ReplicaIndex, Proof>,
 }
 
 impl Gathered {
@@ -40,6 +54,11 @@ impl Gathered {
         for signed in shown {
             if keys.holds(replica, &signed) {
                 self.heads.entry(signed.head).or_default().insert(replica, signed);
+                let mine = self.of_replica.entry(replica).or_default();
+                let before = mine.entry(signed.head.size).or_insert((signed.head, signed.note));
+                if let Some(proof) = conflict(*before, (signed.head, signed.note)) {
+                    self.conflicts.entry(replica).or_insert(proof);
+                }
             } else {
                 eprintln!(
                     "quorate: replica {replica} shows a head of size {} that it did not sign",
@@ -49,10 +68,12 @@ impl Gathered {
         }
     }
 
-    /// Those that a quorum signed, largest first.
-    fn of_a_quorum(self, keys: &LogKeys) -> Vec<QuorumHead> {
+    /// Those that a quorum signed, largest first, and who signed two of one size.
+    fn of_a_quorum(self, keys: &LogKeys) -> Found {
         let enough = self.heads.into_iter().rev().filter(|(_, signed)| signed.len() >= keys.quorum());
-        enough.map(|(head, signed)| QuorumHead { head, signed: signed.into_iter().collect() }).collect()
+        let heads =
+            enough.map(|(head, signed)| QuorumHead { head, signed: signed.into_iter().collect() }).collect();
+        Found { heads, conflicts: self.conflicts }
     }
 }
 
@@ -62,7 +83,7 @@ pub fn gather(
     (cluster, keys): (&ClusterFile, &LogKeys),
     directories: &[PathBuf],
     (file, key): (&Path, Option<&Path>),
-) -> Result<Vec<QuorumHead>, Failure> {
+) -> Result<Found, Failure> {
     if !directories.is_empty() {
         return stored(cluster, keys, directories);
     }
@@ -86,7 +107,7 @@ pub fn gather(
                 }
             }
             let found = gathered.of_a_quorum(keys);
-            if !found.is_empty() {
+            if !found.heads.is_empty() || !found.conflicts.is_empty() {
                 return Ok(found);
             }
             if Instant::now() >= until {
@@ -98,11 +119,7 @@ pub fn gather(
     })
 }
 
-fn stored(
-    cluster: &ClusterFile,
-    keys: &LogKeys,
-    directories: &[PathBuf],
-) -> Result<Vec<QuorumHead>, Failure> {
+fn stored(cluster: &ClusterFile, keys: &LogKeys, directories: &[PathBuf]) -> Result<Found, Failure> {
     let mut gathered = Gathered::default();
     for directory in directories {
         let identity = read_marker(directory)?.identity;
