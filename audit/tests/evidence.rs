@@ -195,9 +195,10 @@ fn every_kind_convinces_and_says_what_it_shows() {
         let said = statements(&piece);
         assert!(said.len() >= 2 && said[0].signer == Some(2), "{said:?}");
         for shown in said.iter().filter(|shown| shown.signer.is_some()) {
-            let (statement, signature) = (shown.statement.unwrap(), shown.signature.unwrap());
-            let key = world.members.get(2).unwrap().consensus;
-            let held = quorate_crypto::Verifier::verify(&world.verifier, &key, &statement, &signature);
+            let (bytes, signature) = (shown.signed_bytes().unwrap(), shown.signature.unwrap());
+            let member = world.members.get(2).unwrap();
+            let key = if shown.note.is_some() { member.log_note } else { member.consensus };
+            let held = key.parse().unwrap().verify_bytes(&bytes, &signature);
             assert_eq!(held, Ok(()), "what is shown is what was signed");
         }
         kinds.push(piece.kind());
