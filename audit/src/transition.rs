@@ -2,9 +2,9 @@
 //! executes again.
 //!
 //! Invariant: a verdict rests on the certificate's signatures and on what execution gives, and on nothing that the
-//! file's maker says: a copy that is wrong or lacks a row gives no verdict. A replica PREPAREs a header only when
-//! execution on top of the header below gave it, so a certified header that execution does not give convicts
-//! every signer of its certificate, however many they are. The format is in `docs/SPEC/past.md`, section 1.
+//! file's maker says: a copy that is wrong or lacks a row gives no verdict. A correct replica PREPAREs a header only when
+//! execution on top of the header below gave it, so a quorum of PREPAREs for another one is of liars alone. Who signed the
+//! COMMITs is known; a correct one may be among them that fetched the height by its certificate. The format is in `docs/SPEC/past.md`, section 1.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use quorate_crypto::{
@@ -46,12 +46,14 @@ pub struct Transition {
 pub enum Judgement {
     /// Executing the proposal on the state below gives the certified header.
     Holds,
-    /// It does not, or no correct replica votes for the proposal: all who signed the certificate are faulty.
+    /// It does not, or no correct replica votes for the proposal: at least Q replicas are faulty.
     Broken {
         /// The rule, and what was found.
         breach: Breach,
-        /// The signers.
-        culprits: Vec<ReplicaIndex>,
+        /// Who signed the certificate.
+        signers: Vec<ReplicaIndex>,
+        /// How many of these are faulty at least: all but those who are not among the Q that PREPAREd.
+        faulty: usize,
     },
 }
 
@@ -130,8 +132,16 @@ impl Transition {
             None => Ok(Judgement::Holds),
             Some((rule, text)) => {
                 let height = self.committed.batch.header.height;
-                let culprits = self.committed.certificate.votes().map(|(replica, _)| replica).collect();
-                Ok(Judgement::Broken { breach: Breach { height, replica: None, rule, text }, culprits })
+                let signers: Vec<_> =
+                    self.committed.certificate.votes().map(|(replica, _)| replica).collect();
+                let members = &genesis.members;
+                let spared = members.n().saturating_sub(members.quorum());
+                let faulty = signers.len().saturating_sub(spared);
+                Ok(Judgement::Broken {
+                    breach: Breach { height, replica: None, rule, text },
+                    signers,
+                    faulty,
+                })
             }
         }
     }

@@ -234,7 +234,8 @@ impl BlockKeeper {
             }
         }
         self.look_after(&executed.state);
-        if self.swept.elapsed() > SWEEP_INTERVAL {
+        // One that still waits for the database is not replaced: while that lags, none would ever be done.
+        if self.sweep.is_none() && self.swept.elapsed() > SWEEP_INTERVAL {
             self.swept = Instant::now();
             self.sweep = Some(executed.state.clone());
         }

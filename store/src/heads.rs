@@ -90,8 +90,11 @@ impl HeadStore {
             create(&path)?;
         }
         let cluster = directory.identity().cluster;
-        let saved = read(&path, &cluster)?;
         let file = File::options().write(true).open(&path).at("open", &path)?;
+        // A process that died while it saved may have left what is in memory alone: whatever is read from here on is
+        // durable before it is shown.
+        file.sync_all().at("sync", &path)?;
+        let saved = read(&path, &cluster)?;
         Ok((Self { file, path, cluster, sequence: saved.sequence }, saved.heads.into_inner()))
     }
 

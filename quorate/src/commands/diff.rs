@@ -73,7 +73,8 @@ fn text(path: &[Name]) -> String {
     if path.is_empty() {
         return "/".to_owned();
     }
-    path.iter().map(|name| format!("/{}", name.as_bytes().escape_ascii())).collect()
+    // Spaces as well, so that no name passes for what is said of one.
+    path.iter().map(|name| format!("/{}", name.as_bytes().escape_ascii()).replace(' ', "\\x20")).collect()
 }
 
 fn print(found: &Differences, (old, new): (&State, &State), output: Output) {

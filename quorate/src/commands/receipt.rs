@@ -158,9 +158,11 @@ pub fn check(judged: &Judged<'_>) -> CommandResult {
     }
 }
 
-/// `name=value`, one after the other.
+/// `name=value`, one after the other. Spaces in a value are escaped as well: it may be of a client's choosing, and must
+/// not pass for what is said of it.
 fn text(details: &Details) -> String {
-    details.iter().map(|(name, detail)| format!(" {name}={detail}")).collect()
+    let escaped = |detail: &quorate_audit::Detail| detail.to_string().replace(' ', "\\x20");
+    details.iter().map(|(name, detail)| format!(" {name}={}", escaped(detail))).collect()
 }
 
 /// An operation, who signed it and what came of it, as an object.

@@ -65,10 +65,10 @@ pub fn check(judged: &Judged<'_>) -> CommandResult {
 
 fn print(made: &Transition, judgement: &Judgement, output: Output) -> ExitCode {
     let header = &made.committed.batch.header;
-    let (verdict, rule, text, culprits) = match judgement {
-        Judgement::Holds => ("holds", None, None, None),
-        Judgement::Broken { breach, culprits } => {
-            ("broken", Some(breach.rule.name()), Some(breach.text.clone()), Some(culprits))
+    let (verdict, rule, text, signers, faulty) = match judgement {
+        Judgement::Holds => ("holds", None, None, None, None),
+        Judgement::Broken { breach, signers, faulty } => {
+            ("broken", Some(breach.rule.name()), Some(breach.text.clone()), Some(signers), Some(faulty))
         }
     };
     if output == Output::Json {
@@ -78,7 +78,7 @@ fn print(made: &Transition, judgement: &Judgement, output: Output) -> ExitCode {
                 "verdict": verdict, "type": "transition", "height": header.height, "header": header.hash().to_string(),
                 "operations": header.operation_count, "state_bytes": made.copy.len(),
                 "state_root_before": made.below.state_root.to_string(), "state_root": header.state_root.to_string(),
-                "rule": rule, "text": text, "culprits": culprits,
+                "rule": rule, "text": text, "signers": signers, "faulty_at_least": faulty,
             })
         );
     } else {
@@ -90,10 +90,10 @@ fn print(made: &Transition, judgement: &Judgement, output: Output) -> ExitCode {
                 made.copy.len(),
                 header.state_root
             ),
-            Judgement::Broken { breach, culprits } => {
-                let by: Vec<String> = culprits.iter().map(ToString::to_string).collect();
+            Judgement::Broken { breach, signers, faulty } => {
+                let by: Vec<String> = signers.iter().map(ToString::to_string).collect();
                 say!("broken: {breach}");
-                say!("replicas {} have signed it, and are faulty", by.join(", "));
+                say!("replicas {} have signed it; at least {faulty} of them are faulty", by.join(", "));
             }
         }
     }

@@ -81,9 +81,18 @@ pub fn run(args: &AuditVerifyArgs) -> CommandResult {
     if let (Some(start), Some(seen)) = (&start, &seen) {
         audited.fork = audited.fork.or(conflict(genesis, &verifier, &seen.head, &start.head)?);
     }
-    let relation = relation(&args.history, genesis, &audited, seen.as_ref())?;
+    let relation = match (&start, &seen) {
+        // A fork of above what was seen would be taken for it: the heights in between were not looked at.
+        (Some(start), Some(seen)) if passes_over(start, seen) && audited.fork.is_none() => {
+            let why =
+                "the audit began above what was seen, and did not come by it: begin lower, or at genesis";
+            Some(Seen::Told(Against::CannotTell(why.to_owned())))
+        }
+        _ => relation(&args.history, genesis, &audited, seen.as_ref())?,
+    };
     let alarm = matches!(&relation, Some(Seen::Told(told)) if told.is_alarm());
-    if audited.report.verdict == Verdict::Holds && !alarm {
+    let undecided = matches!(&relation, Some(Seen::Told(Against::CannotTell(_))));
+    if audited.report.verdict == Verdict::Holds && !alarm && !undecided {
         memory::remember(genesis, &audited.anchor);
     }
     print(&audited, relation.as_ref(), args.output);
@@ -97,6 +106,11 @@ pub fn run(args: &AuditVerifyArgs) -> CommandResult {
         kept.map_err(|error| cannot_write(path, &error))?;
     }
     Ok(ExitCode::from(code))
+}
+
+/// Whether an audit that begins at `start` never compares anything with what was seen.
+fn passes_over(start: &Anchor, seen: &Anchor) -> bool {
+    start.head.header.height > seen.head.header.height.saturating_add(1)
 }
 
 fn create(path: &Path) -> Result<NewFile, Failure> {
