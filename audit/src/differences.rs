@@ -34,7 +34,7 @@ pub enum Difference {
         /// What it named.
         ino: Ino,
     },
-    /// What the earlier tree has at one path, and nowhere else, the later one has at another.
+    /// What the earlier tree has at one path, and nowhere else, the later one has at another alone.
     Moved {
         /// Where it was.
         from: PathNames,
@@ -42,6 +42,8 @@ pub enum Difference {
         to: PathNames,
         /// What it is.
         ino: Ino,
+        /// What the earlier tree has where it is.
+        over: Option<Ino>,
     },
     /// One path names two different inodes.
     Replaced {
@@ -144,7 +146,7 @@ impl Changed {
     }
 }
 
-/// The differences in names. What was taken from one name only and came to one other was moved there.
+/// The differences in names. What had one name, lost it and came to one other was moved there.
 fn entries(old: &State, new: &State, changed: &[Key]) -> Result<Vec<Difference>, Error> {
     let (mut removed, mut added) = (BTreeMap::new(), BTreeMap::new());
     for key in changed {
@@ -159,17 +161,24 @@ fn entries(old: &State, new: &State, changed: &[Key]) -> Result<Vec<Difference>,
             }
         }
     }
-    let mut found = Vec::new();
+    let mut moved = Vec::new();
     for (ino, left) in &mut removed {
         if let Some(came) = added.get_mut(ino)
             && left.len() == 1
             && came.len() == 1
+            && has_one_name(old, *ino)?
+            && has_one_name(new, *ino)?
             && let (Some(from), Some(to)) = (left.pop(), came.pop())
         {
-            found.push(Difference::Moved { from, to, ino: *ino });
+            moved.push((from, to, *ino));
         }
     }
     let mut gone: BTreeMap<PathNames, Ino> = by_path(removed);
+    let mut found = Vec::new();
+    for (from, to, ino) in moved {
+        let over = gone.remove(&to);
+        found.push(Difference::Moved { from, to, ino, over });
+    }
     for (path, ino) in by_path(added) {
         found.push(match gone.remove(&path) {
             Some(before) => Difference::Replaced { path, before, after: ino },
@@ -178,6 +187,12 @@ fn entries(old: &State, new: &State, changed: &[Key]) -> Result<Vec<Difference>,
     }
     found.extend(gone.into_iter().map(|(path, ino)| Difference::Removed { path, ino }));
     Ok(found)
+}
+
+/// Whether one name alone leads to an inode: a directory's number of links counts what it holds.
+fn has_one_name(state: &State, ino: Ino) -> Result<bool, Error> {
+    let inode = get::<Inode>(&state.as_view(), &keys::inode(ino))?;
+    Ok(inode.is_some_and(|inode| inode.is_directory() || inode.nlink == 1))
 }
 
 fn by_path(paths: BTreeMap<Ino, Vec<PathNames>>) -> BTreeMap<PathNames, Ino> {

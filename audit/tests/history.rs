@@ -241,7 +241,15 @@ fn a_path_is_followed_operation_by_operation() {
 
 #[test]
 fn two_heights_differ_in_what_was_changed_between_them() {
-    let (_, _, states) = run(life());
+    let cluster = genesis().cluster();
+    let mut batches = life();
+    batches.push(vec![envelope(
+        cluster,
+        14,
+        vec![OperationBody::Link { ino: 4, parent: 1, name: name("one") }],
+    )]);
+    batches.push(vec![envelope(cluster, 15, vec![rename(1, "one", 1, "two")])]);
+    let (_, _, states) = run(batches);
     let text = |path: &[Name]| -> String {
         path.iter().map(|name| format!("/{}", name.as_bytes().escape_ascii())).collect()
     };
@@ -250,7 +258,9 @@ fn two_heights_differ_in_what_was_changed_between_them() {
         let said = found.iter().map(|difference| match difference {
             Difference::Added { path, ino } => format!("+{} {ino}", text(path)),
             Difference::Removed { path, ino } => format!("-{} {ino}", text(path)),
-            Difference::Moved { from, to, ino } => format!("{}>{} {ino}", text(from), text(to)),
+            Difference::Moved { from, to, ino, over } => {
+                format!("{}>{} {ino}{}", text(from), text(to), over.map_or("", |_| " over"))
+            }
             Difference::Replaced { path, before, after } => format!("{} {before}>{after}", text(path)),
             Difference::Modified { path, ino, aspects } => {
                 let aspects: Vec<_> = aspects.iter().map(|aspect| aspect.name()).collect();
@@ -261,10 +271,13 @@ fn two_heights_differ_in_what_was_changed_between_them() {
     };
     assert_eq!(between(0, 1), Vec::<String>::new());
     assert_eq!(between(1, 2), ["+/d 2", "+/d/f 3", "+/d/g 4"]);
-    assert_eq!(between(2, 3), ["/d/g>/d/f 4", "-/d/f 3"]);
+    assert_eq!(between(2, 3), ["/d/g>/d/f 4 over"]);
     assert_eq!(between(3, 4), ["+/d 6", "/d>/x 2"]);
-    assert_eq!(between(4, 3), ["/x>/d 2", "-/d 6"]);
+    assert_eq!(between(4, 3), ["/x>/d 2 over"]);
     assert_eq!(between(2, 4), ["+/d 6", "-/d/f 3", "/d>/x 2", "/d/g>/x/f 4"]);
+    // Who keeps another name has not moved.
+    assert_eq!(between(4, 5), ["+/one 4", "/one 4 links"]);
+    assert_eq!(between(5, 6), ["-/one 4", "+/two 4"]);
     assert_eq!(between(2, 2), Vec::<String>::new());
 }
 

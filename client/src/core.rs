@@ -160,6 +160,36 @@ impl Core {
         self.bars.caught(replica, Instant::now());
     }
 
+    /// Asks replicas one after the other until one answers with what verifies. `take` gives nothing for a reply of
+    /// another kind than `wanted`, and says why what does not verify is refused.
+    pub(crate) async fn first_verified<T>(
+        &self,
+        request: ClientRequest,
+        wanted: &str,
+        take: impl Fn(ClientReply) -> Option<Result<T, String>>,
+    ) -> Result<T, ClientError> {
+        let request = Arc::new(request);
+        let mut last = None;
+        for replica in self.order() {
+            match self.request(replica, Arc::clone(&request)).await {
+                Ok(ClientReply::Refused { refusal, text }) => {
+                    let text = String::from_utf8_lossy(&text).into_owned();
+                    last = Some(ClientError::Refused { refusal, text });
+                }
+                Ok(reply) => match take(reply) {
+                    Some(Ok(verified)) => return Ok(verified),
+                    Some(Err(reason)) => {
+                        self.accuse(replica, &reason);
+                        last = Some(ClientError::PeerLies { replica, reason });
+                    }
+                    None => self.accuse(replica, &format!("another kind of reply than {wanted}")),
+                },
+                Err(_) => {}
+            }
+        }
+        Err(last.unwrap_or(ClientError::NoQuorum { reachable: 0, needed: 1 }))
+    }
+
     /// A small request to one replica, limited in time; its round trip counts for the order.
     pub(crate) async fn request(
         &self,

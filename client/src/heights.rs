@@ -13,26 +13,11 @@ use crate::error::ClientError;
 
 /// Asks replicas for a header until one gives it with its certificate.
 pub(crate) async fn header(core: &Arc<Core>, height: Height) -> Result<Header, ClientError> {
-    let request = Arc::new(ClientRequest::Header { height });
-    let mut last = None;
-    for replica in core.order() {
-        match core.request(replica, Arc::clone(&request)).await {
-            Ok(ClientReply::Header(found)) => match check(core, height, found) {
-                Ok(header) => return Ok(header),
-                Err(reason) => {
-                    core.accuse(replica, &reason);
-                    last = Some(ClientError::PeerLies { replica, reason });
-                }
-            },
-            Ok(ClientReply::Refused { refusal, text }) => {
-                let text = String::from_utf8_lossy(&text).into_owned();
-                last = Some(ClientError::Refused { refusal, text });
-            }
-            Ok(_) => core.accuse(replica, &"another kind of reply than a header"),
-            Err(_) => {}
-        }
-    }
-    Err(last.unwrap_or(ClientError::NoQuorum { reachable: 0, needed: 1 }))
+    core.first_verified(ClientRequest::Header { height }, "a header", |reply| match reply {
+        ClientReply::Header(found) => Some(check(core, height, found)),
+        _ => None,
+    })
+    .await
 }
 
 fn check(core: &Core, height: Height, found: CertifiedHeader) -> Result<Header, String> {

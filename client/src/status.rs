@@ -123,26 +123,13 @@ fn state(
 
 /// Asks replicas for committed heights until one sends what verifies.
 pub(crate) async fn history(core: &Arc<Core>, from: Height) -> Result<Vec<CommittedBatch>, ClientError> {
-    let request = Arc::new(ClientRequest::History { from });
-    let mut last = None;
-    for replica in core.order() {
-        match core.request(replica, Arc::clone(&request)).await {
-            Ok(ClientReply::History(batches)) => match check_history(core, from, &batches) {
-                Ok(()) => return Ok(batches.into_inner()),
-                Err(reason) => {
-                    core.accuse(replica, &reason);
-                    last = Some(ClientError::PeerLies { replica, reason });
-                }
-            },
-            Ok(ClientReply::Refused { refusal, text }) => {
-                let text = String::from_utf8_lossy(&text).into_owned();
-                last = Some(ClientError::Refused { refusal, text });
-            }
-            Ok(_) => core.accuse(replica, &"another kind of reply than a history"),
-            Err(_) => {}
+    core.first_verified(ClientRequest::History { from }, "a history", |reply| match reply {
+        ClientReply::History(batches) => {
+            Some(check_history(core, from, &batches).map(|()| batches.into_inner()))
         }
-    }
-    Err(last.unwrap_or(ClientError::NoQuorum { reachable: 0, needed: 1 }))
+        _ => None,
+    })
+    .await
 }
 
 /// Consecutive heights from `from` on, each header under its certificate and over its proposal.

@@ -29,7 +29,7 @@ pub enum AuditAction {
     /// The history is checked and executed again up to there. Exit 0 written, 1 the history is broken, 2 there is
     /// no such operation, or it cannot be told.
     Receipt(AuditReceiptArgs),
-    /// Check a proof, a receipt, a transition, an anchor or evidence, offline. Exit 0 it holds, 1 it proves nothing, 2 cannot tell.
+    /// Check a proof, a receipt, a transition, an anchor, a log proof or evidence, offline. Exit 0 it holds, 1 it proves nothing, 2 cannot tell.
     Check(AuditCheckArgs),
     /// Print the policy of a cluster: what `check --policy` trusts in place of the cluster file.
     Policy(AuditPolicyArgs),

@@ -104,23 +104,27 @@ pub async fn against(
     if top.header.height == height || height == 0 {
         return Against::Holds;
     }
-    let mut why = String::new();
+    // All of them: one that still has the old history must not stand for those that have another one.
+    let (mut why, mut agrees) = (None, false);
     for (replica, _) in shown.iter().filter(|(_, head)| head.header.height > height) {
         let then = match observer.history_of(*replica, height).await {
             Ok(batches) => batches.first().map(Head::of).filter(|head| head.header.height == height),
             Err(text) => {
-                why = text;
+                why = Some(text);
                 continue;
             }
         };
         match then.map(|head| heads.add(&head)) {
-            Some(Ok(())) => return Against::Holds,
+            Some(Ok(())) => agrees = true,
             Some(Err(HeadFault::Fork(fork))) => return Against::Forked(fork),
-            Some(Err(HeadFault::NoHead(error))) => why = error.to_string(),
-            None => why = format!("another height than {height}"),
+            Some(Err(HeadFault::NoHead(error))) => why = Some(error.to_string()),
+            None => why = Some(format!("another height than {height}")),
         }
     }
-    Against::CannotTell(format!("no replica shows height {height}: {why}"))
+    match why {
+        _ if agrees => Against::Holds,
+        why => Against::CannotTell(format!("no replica shows height {height}: {}", why.unwrap_or_default())),
+    }
 }
 
 /// Whether a quorum knows nothing of what was seen.

@@ -4,8 +4,10 @@
 //! most [`CHUNKS_AHEAD`] chunks of heights are in memory, whichever of the threads is slow.
 
 use quorate_audit::{Signatures, Signed, SignedSource, Source, SourceError};
+use quorate_crypto::encode;
 use quorate_protocol::peer::CommittedBatch;
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
@@ -13,6 +15,8 @@ use std::sync::{Mutex, PoisonError};
 const CHUNK_HEIGHTS: usize = 64;
 /// Operations after which a chunk is full.
 const CHUNK_OPERATIONS: u64 = 4096;
+/// Bytes of proposals after which a chunk is full.
+const CHUNK_BYTES: usize = 4 << 20;
 /// Chunks that are read, being checked, or checked and not used yet, for each thread.
 const CHUNKS_AHEAD: usize = 4;
 
@@ -71,11 +75,12 @@ fn fill(source: &mut dyn Source, permits: &Receiver<()>, read: &Sender<(u64, Chu
 }
 
 fn next_chunk(source: &mut dyn Source) -> Chunk<CommittedBatch> {
-    let (mut heights, mut operations) = (Vec::with_capacity(CHUNK_HEIGHTS), 0_u64);
-    while heights.len() < CHUNK_HEIGHTS && operations < CHUNK_OPERATIONS {
+    let (mut heights, mut operations, mut bytes) = (Vec::with_capacity(CHUNK_HEIGHTS), 0_u64, 0_usize);
+    while heights.len() < CHUNK_HEIGHTS && operations < CHUNK_OPERATIONS && bytes < CHUNK_BYTES {
         match source.next() {
             Ok(Some(committed)) => {
                 operations = operations.saturating_add(committed.batch.proposal.operation_count());
+                bytes = bytes.saturating_add(encode(&committed.batch.proposal).len());
                 heights.push(committed);
             }
             Ok(None) => return Chunk { heights, end: Some(Ok(())) },
@@ -95,8 +100,18 @@ fn work(
         // One waits for the next chunk, the others for the lock.
         let next = unchecked.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((number, Chunk { heights, end })) = next else { return };
-        let heights = heights.into_iter().map(|committed| signatures.check(committed)).collect();
-        if check.send((number, Chunk { heights, end })).is_err() {
+        // A panic is a defect of ours; the audit must end then, and not wait for this chunk for ever.
+        let checked = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            heights.into_iter().map(|committed| signatures.check(committed)).collect()
+        }));
+        let chunk = match checked {
+            Ok(heights) => Chunk { heights, end },
+            Err(_) => {
+                let text = "the check of a signature has failed in this program".to_owned();
+                Chunk { heights: Vec::new(), end: Some(Err(SourceError::Unavailable(text))) }
+            }
+        };
+        if check.send((number, chunk)).is_err() {
             return;
         }
     }
@@ -178,6 +193,47 @@ mod tests {
         let cut = heights.iter().take(777).cloned().map(Ok).chain([Err(gives_out)]).collect();
         let (verdict, _) = audited(&genesis, cut);
         assert_eq!(verdict, Verdict::CannotTell { height: 778, text: "gone".to_owned() });
+    }
+
+    #[test]
+    fn chunks_are_bounded_in_bytes() {
+        let mut history = History::new();
+        let _registration = history.next_height(1);
+        let mut height = history.next_height(1);
+        let envelope = height.batch.proposal.envelopes[0].clone();
+        let envelopes = vec![envelope; 1000];
+        height.batch.proposal.envelopes = quorate_crypto::Bounded::try_from(envelopes).unwrap();
+        let large = encode(&height.batch.proposal).len();
+        let chunk = next_chunk(&mut std::iter::repeat_with(|| Ok(height.clone())));
+        let held: usize = chunk.heights.iter().map(|height| encode(&height.batch.proposal).len()).sum();
+        assert!(CHUNK_HEIGHTS * large > 2 * CHUNK_BYTES, "the number of heights bounds it already");
+        assert!(held < CHUNK_BYTES + large, "{held}");
+    }
+
+    struct Panics;
+
+    impl quorate_crypto::Verifier for Panics {
+        fn verify(
+            &self,
+            _: &quorate_crypto::PublicKey,
+            _: &quorate_crypto::Statement,
+            _: &quorate_crypto::Signature,
+        ) -> Result<(), quorate_crypto::SignatureError> {
+            panic!("a defect");
+        }
+    }
+
+    #[test]
+    fn a_thread_that_panics_ends_the_audit() {
+        let (genesis, heights) = history();
+        let policy = Policy::STANDARD;
+        let signatures = Signatures::new(genesis.cluster(), &genesis.members, &Panics, policy);
+        let mut auditor = Auditor::new(&genesis, &Panics, policy).unwrap();
+        let heights = Box::new(heights.into_iter().map(Ok));
+        let verdict = run(heights, &signatures, |heights| {
+            follow(&mut auditor, heights, &mut |_, _| ControlFlow::Continue(()))
+        });
+        assert!(matches!(verdict, Verdict::CannotTell { height: 1, .. }), "{verdict:?}");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! differs is looked at, and how many nodes that took is said.
 
 use crate::args::{At, AuditDiffArgs, Output};
-use crate::commands::prove::components;
+use crate::commands::prove::{components, path_text};
 use crate::commands::replay::replay;
 use crate::commands::{connect, trust};
 use crate::failure::{CommandResult, Failure};
@@ -12,7 +12,6 @@ use crate::say;
 use quorate_audit::{Auditor, Difference, Differences, Policy, differences};
 use quorate_execution::State;
 use quorate_protocol::Header;
-use quorate_protocol::file::Name;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 
@@ -69,14 +68,6 @@ pub fn run(args: &AuditDiffArgs) -> CommandResult {
     Ok(ExitCode::SUCCESS)
 }
 
-fn text(path: &[Name]) -> String {
-    if path.is_empty() {
-        return "/".to_owned();
-    }
-    // Spaces as well, so that no name passes for what is said of one.
-    path.iter().map(|name| format!("/{}", name.as_bytes().escape_ascii()).replace(' ', "\\x20")).collect()
-}
-
 fn print(found: &Differences, (old, new): (&State, &State), output: Output) {
     if output == Output::Json {
         let list: Vec<serde_json::Value> = found.found.iter().map(json).collect();
@@ -91,15 +82,18 @@ fn print(found: &Differences, (old, new): (&State, &State), output: Output) {
     }
     for difference in &found.found {
         match difference {
-            Difference::Added { path, .. } => say!("added     {}", text(path)),
-            Difference::Removed { path, .. } => say!("removed   {}", text(path)),
-            Difference::Moved { from, to, .. } => say!("moved     {} to {}", text(from), text(to)),
+            Difference::Added { path, .. } => say!("added     {}", path_text(path)),
+            Difference::Removed { path, .. } => say!("removed   {}", path_text(path)),
+            Difference::Moved { from, to, over, .. } => {
+                let over = over.map_or_else(String::new, |ino| format!(" (in place of inode {ino})"));
+                say!("moved     {} to {}{over}", path_text(from), path_text(to));
+            }
             Difference::Replaced { path, before, after } => {
-                say!("replaced  {} (inode {before} by {after})", text(path));
+                say!("replaced  {} (inode {before} by {after})", path_text(path));
             }
             Difference::Modified { path, aspects, .. } => {
                 let aspects: Vec<&str> = aspects.iter().map(|aspect| aspect.name()).collect();
-                say!("modified  {} ({})", text(path), aspects.join(", "));
+                say!("modified  {} ({})", path_text(path), aspects.join(", "));
             }
         }
     }
@@ -116,20 +110,20 @@ fn print(found: &Differences, (old, new): (&State, &State), output: Output) {
 fn json(difference: &Difference) -> serde_json::Value {
     match difference {
         Difference::Added { path, ino } => {
-            serde_json::json!({ "what": "added", "path": text(path), "ino": ino })
+            serde_json::json!({ "what": "added", "path": path_text(path), "ino": ino })
         }
         Difference::Removed { path, ino } => {
-            serde_json::json!({ "what": "removed", "path": text(path), "ino": ino })
+            serde_json::json!({ "what": "removed", "path": path_text(path), "ino": ino })
         }
-        Difference::Moved { from, to, ino } => {
-            serde_json::json!({ "what": "moved", "from": text(from), "path": text(to), "ino": ino })
-        }
+        Difference::Moved { from, to, ino, over } => serde_json::json!({
+            "what": "moved", "from": path_text(from), "path": path_text(to), "ino": ino, "was": over,
+        }),
         Difference::Replaced { path, before, after } => {
-            serde_json::json!({ "what": "replaced", "path": text(path), "was": before, "ino": after })
+            serde_json::json!({ "what": "replaced", "path": path_text(path), "was": before, "ino": after })
         }
         Difference::Modified { path, ino, aspects } => {
             let aspects: Vec<&str> = aspects.iter().map(|aspect| aspect.name()).collect();
-            serde_json::json!({ "what": "modified", "path": text(path), "ino": ino, "aspects": aspects })
+            serde_json::json!({ "what": "modified", "path": path_text(path), "ino": ino, "aspects": aspects })
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::args::{At, AuditLogArgs, AuditWhoArgs, Output};
 use crate::commands::new_file::NewFile;
-use crate::commands::prove::{ROOT_INO, components};
+use crate::commands::prove::{ROOT_INO, components, path_text};
 use crate::commands::receipt::{acting, json_of, line_of};
 use crate::commands::replay::replay_with;
 use crate::failure::{CommandResult, Failure};
@@ -34,12 +34,19 @@ impl Receipts {
         Ok(Self { directory: directory.cloned() })
     }
 
-    /// One that is there already is of the same operation, and stays.
+    /// One that is there already stays if it is of the same operation of the same height.
     fn put(&self, receipt: &Receipt) -> Result<(), Failure> {
         let Some(directory) = &self.directory else { return Ok(()) };
         let path = directory.join(format!("operation-{}.receipt", receipt.number()));
-        if path.exists() {
-            return Ok(());
+        if let Ok(bytes) = std::fs::read(&path) {
+            let there = Receipt::from_file(&bytes);
+            let place = |of: &Receipt| (of.header.hash(), of.position);
+            return match there {
+                Ok(there) if place(&there) == place(receipt) => Ok(()),
+                _ => {
+                    Err(Failure::new(format!("{} is there, and is another receipt or none", path.display())))
+                }
+            };
         }
         let written = NewFile::create(&path).and_then(|mut file| {
             file.write_all(&receipt.to_file())?;
@@ -165,8 +172,7 @@ struct Fate {
 /// Says who made what a path names, and what it is.
 pub fn who(args: &AuditWhoArgs) -> CommandResult {
     let names = names_of(&args.path)?;
-    let shown: String = names.iter().map(|name| format!("/{}", name.as_bytes().escape_ascii())).collect();
-    let shown = if shown.is_empty() { "/".to_owned() } else { shown };
+    let shown = path_text(&names);
     let mut fate = Fate::default();
     if names.is_empty() {
         fate.now = Some(ROOT_INO);

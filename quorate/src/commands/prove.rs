@@ -96,6 +96,14 @@ pub fn components(
     Bounded::try_from(names?).map_err(|_| bad("has more than 64 names: prove a part of it"))
 }
 
+/// A path as it is printed. All but printable ASCII is escaped, and spaces too: names are of a client's choosing, and
+/// none may pass for what is said of it.
+pub fn path_text<'n>(names: impl IntoIterator<Item = &'n Name>) -> String {
+    let escaped = |name: &Name| format!("/{}", name.as_bytes().escape_ascii()).replace(' ', "\\x20");
+    let path: String = names.into_iter().map(escaped).collect();
+    if path.is_empty() { "/".to_owned() } else { path }
+}
+
 /// Writes a file that is not there yet; `-` is standard output.
 pub fn write(out: &Path, bytes: &[u8]) -> Result<(), Failure> {
     if out.as_os_str() == "-" {
@@ -134,11 +142,7 @@ struct Said {
 /// `None` for another question than that of a path from the root.
 fn said(query: &Query, outcome: &Result<Answer, Errno>) -> Option<Said> {
     let Query::Walk { start: ROOT_INO, components } = query else { return None };
-    let join = |count: usize| {
-        let names = components.iter().take(count).map(|name| format!("/{}", name.as_bytes().escape_ascii()));
-        let path: String = names.collect();
-        if path.is_empty() { "/".to_owned() } else { path }
-    };
+    let join = |count: usize| path_text(components.iter().take(count));
     let path = join(components.len());
     Some(match outcome {
         Err(errno) => Said { path, last: None, stopped: Some((*errno, None)) },

@@ -35,7 +35,8 @@ pub fn run(args: &StatusArgs) -> CommandResult {
             None => None,
         };
         let highest = heads.into_iter().max_by_key(|(_, head)| head.header.height);
-        if let (false, Some((_, head))) = (told.as_ref().is_some_and(Against::is_alarm), highest) {
+        let goes_on = told.as_ref().is_none_or(|told| matches!(told, Against::Holds));
+        if let (true, Some((_, head))) = (goes_on, highest) {
             memory::remember(cluster.genesis(), &Anchor { cluster: cluster.cluster(), head, log: None });
         }
         Ok::<_, crate::failure::Failure>((status, shown, told))

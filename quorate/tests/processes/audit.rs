@@ -114,7 +114,11 @@ fn a_path_is_proven_to_whoever_has_the_cluster_file() {
     let odd = place.path().join("odd");
     let odd = odd.to_str().unwrap();
     let ran = cluster.quorate(&["audit", "prove", "/x is a directory\n", "--out", odd]).expect(0);
-    assert!(ran.stdout.starts_with("/x is a directory\\n does not exist: / is"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.starts_with("/x\\x20is\\x20a\\x20directory\\n does not exist: / is"),
+        "{}",
+        ran.stdout
+    );
     // Nothing is written over, and a path is one of the tree.
     cluster.quorate(&["audit", "prove", "/d", "--out", there]).expect_one_line(2, &["there", "exists"]);
     cluster.quorate(&["audit", "prove", "d", "--out", "x"]).expect_one_line(2, &["begin with /"]);

@@ -11,8 +11,8 @@ use crate::failure::{CommandResult, Failure};
 use crate::say;
 use quorate_audit::genesis_header;
 use quorate_audit::tlog::{
-    CheckedHead, LogKeys, LogProof, Resource, SignedNote, TileBuilder, TilePath, TileRow, TrustPolicy,
-    parse_entries, resources,
+    CheckedHead, HeadError, LogKeys, LogProof, LogProofError, Resource, SignedNote, TileBuilder, TilePath,
+    TileRow, TrustPolicy, parse_entries, resources,
 };
 use quorate_crypto::decode;
 use quorate_merkle::rfc6962::leaf_hash;
@@ -133,6 +133,7 @@ pub fn check_proof(judged: &Judged<'_>) -> CommandResult {
     };
     let checked = match proof.verify(&keys, &leaf_hash(entry)) {
         Ok(checked) => checked,
+        Err(error @ LogProofError::Head(HeadError::Origin)) => return Err(judged.other_cluster(&error)),
         Err(error) => return Ok(judged.broken(&error)),
     };
     let header: Header = match decode(entry) {
@@ -140,12 +141,15 @@ pub fn check_proof(judged: &Judged<'_>) -> CommandResult {
         Err(error) => return Ok(judged.broken(&format!("its entry is no header: {error}"))),
     };
     let (height, hash) = (header.height, header.hash());
+    if height != proof.index {
+        return Ok(judged.broken(&format!("its entry is of height {height} and stands at {}", proof.index)));
+    }
     match judged.output {
         Output::Json => say!(
             "{}",
             serde_json::json!({
                 "verdict": "holds",
-                "kind": "log proof",
+                "type": "log proof",
                 "height": height,
                 "header": hash.to_string(),
                 "state_root": header.state_root.to_string(),
