@@ -52,8 +52,9 @@ largest() { quorate status --output json | grep -oE "\"$1\": *[0-9]+" | grep -oE
 # All replicas at one height and root, within two minutes.
 settled() {
   for _ in {1..120}; do
-    alike=$(quorate status | awk '$1 ~ /^[0-9]+$/ { print $5, $11 }' | sort -u)
-    [ "$(wc -l <<<"$alike")" = 1 ] && return
+    # Of a replica that does not answer there is no height and root, so it is not like the others.
+    alike=$({ quorate status || true; } | awk '$1 ~ /^[0-9]+$/ { print $5, $11 }' | sort -u)
+    [ "$(wc -l <<<"$alike")" = 1 ] && [[ $alike =~ ^[0-9]+\ [0-9a-f]+ ]] && return
     sleep 1
   done
   quorate status

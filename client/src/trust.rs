@@ -194,6 +194,22 @@ impl Trust {
         }
     }
 
+    /// Checks a commit certificate by itself, and raises the floor.
+    ///
+    /// # Errors
+    /// [`TrustFault`], the fault of whoever sent it.
+    pub(crate) fn verify_committed(&self, certificate: &Certificate) -> Result<(), TrustFault> {
+        if certificate.kind != CertificateKind::Commit {
+            return Err(TrustFault::NotCommitted);
+        }
+        self.verify_certificate(certificate)
+    }
+
+    /// Whether a height is so close to the floor that its header is not forgotten once it is known.
+    pub(crate) fn is_recent(&self, height: Height) -> bool {
+        height.saturating_add(VERIFIED_HEADERS_MAX as u64 / 2) > self.floor()
+    }
+
     /// Takes a commit certificate whose signatures the caller has checked.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use std::time::Duration;
 use fake::{Fake, root};
 use quorate_client::options::UPLOAD_BYTES_MAX;
 use quorate_client::{Client, ClientError, ClientOptions, DirtyRange, FileRead, FileWrite, Freshness, Step};
-use quorate_crypto::{BoundedBytes, NodeSeed, Role};
+use quorate_crypto::{BoundedBytes, Certificate, CertificateKind, Hash, NodeSeed, Role};
 use quorate_protocol::client::ClientReply;
 use quorate_protocol::file::{Attributes, Name};
 use quorate_protocol::operation::Authority;
@@ -72,6 +72,46 @@ async fn cl7_two_commits_of_four_are_not_enough() {
     let failed = client.execute(&root(), mkdir("a")).await;
     assert_eq!(failed, Err(ClientError::Deadline { sent: true }));
     assert!(failed.unwrap_err().outcome_unknown());
+}
+
+/// Replicas 0 and 1 send no COMMITs, nobody answers a question for results, replica 2 commits and replica 3 sends the
+/// certificate, changed like that.
+async fn certified_by_one(change: fn(&mut Certificate)) -> (Client, Result<Reply, ClientError>) {
+    let fake = Fake::new();
+    let client = fake.client(ClientOptions { deadline: Some(Duration::from_millis(400)), ..quiet() }).await;
+    for replica in 0..4 {
+        let behaviour = &mut fake.lock().behaviour[replica];
+        behaviour.withholds_commits = replica < 2;
+        behaviour.certifies = (replica == 3).then_some(change);
+        behaviour.lie = Some(Box::new(|_, reply| match reply {
+            ClientReply::Results(_) => Some(fake::refused(quorate_protocol::client::Refusal::NotFound)),
+            other => Some(other),
+        }));
+    }
+    let result = client.execute(&root(), mkdir("a")).await;
+    (client, result)
+}
+
+#[tokio::test]
+async fn a_certificate_in_place_of_a_commit_settles_what_waits() {
+    let (client, result) = certified_by_one(|_| {}).await;
+    assert!(result.is_ok(), "{result:?}");
+    assert!(client.misbehaviour().iter().all(|caught| caught.lies == 0));
+}
+
+#[tokio::test]
+async fn a_certificate_that_does_not_hold_settles_nothing_and_names_its_sender() {
+    let lies: [fn(&mut Certificate); 3] = [
+        |certificate| certificate.kind = CertificateKind::Prepare,
+        |certificate| certificate.header_hash = Hash([7; 32]),
+        |certificate| certificate.view += 1,
+    ];
+    for lie in lies {
+        let (client, result) = certified_by_one(lie).await;
+        assert_eq!(result, Err(ClientError::Deadline { sent: true }));
+        let caught: Vec<bool> = client.misbehaviour().iter().map(|caught| caught.lies > 0).collect();
+        assert_eq!(caught, [false, false, false, true]);
+    }
 }
 
 #[tokio::test]

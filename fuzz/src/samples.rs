@@ -487,7 +487,8 @@ pub fn evidence() -> Vec<Vec<u8>> {
 
 pub fn notice() -> Vec<Vec<u8>> {
     let commits = Notice::Commits(vec![vote(), vote()].try_into().expect("few votes"));
-    vec![encode(&commits), encode(&Notice::Results(results()))]
+    let certified = Notice::Certified(certificate(4, CertificateKind::Commit, (0, 0, 7), hash(8), &[0, 1, 3]));
+    vec![encode(&commits), encode(&Notice::Results(results())), encode(&certified)]
 }
 
 pub fn record() -> Vec<Vec<u8>> {

@@ -245,4 +245,7 @@ pub enum Notice {
     Commits(Bounded<Vote, { crate::limits::VOTES_PER_MESSAGE_MAX }>),
     /// Results of an envelope that the client submitted.
     Results(EnvelopeResults),
+    /// The commit certificate of a height that holds envelopes of this client, from a replica that learnt it before
+    /// it sent its own COMMIT of that view, and so sends none any more.
+    Certified(Certificate),
 }

@@ -485,6 +485,7 @@ fn golden_cr4_every_type_has_one_encoding() {
     let heads = vec![head].try_into().unwrap();
     pin(&mut out, "client.signed-log-heads", &ClientReply::LogHeads(heads));
     pin(&mut out, "notice.commits", &Notice::Commits(vec![vote()].try_into().unwrap()));
+    pin(&mut out, "notice.certified", &Notice::Certified(certificate(CertificateKind::Commit)));
 
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/encodings.txt");
     if std::env::var_os("QUORATE_BLESS").is_some() {

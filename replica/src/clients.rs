@@ -101,14 +101,29 @@ impl Clients {
         self.proposed.remove(digest);
     }
 
-    /// The proposal is committed. Whoever chose this replica for the results has them now. If its client may not
-    /// have a quorum of COMMITs of one view, because views changed meanwhile, it gets the certificate with them.
+    /// The proposal is committed. Whoever chose this replica for the results has them now. If its clients may not
+    /// have a quorum of COMMITs of one view, because views changed meanwhile or this replica learnt the certificate
+    /// before it sent its COMMIT, they get the certificate, and the results with it.
     pub fn committed(&mut self, digest: &Hash, executed: &Executed, certificate: &Certificate, view: View) {
         let Some(mut proposed) = self.proposed.remove(digest) else { return };
-        if certificate.view != view || proposed.voted != Some(certificate.view) {
+        let untold = certificate.view != view || proposed.voted != Some(certificate.view);
+        if untold {
             proposed.envelopes.iter_mut().for_each(|envelope| envelope.answered = false);
         }
         self.send_results(&mut proposed.envelopes, executed, Some(certificate));
+        if untold {
+            self.notify(&proposed.envelopes, &Notice::Certified(certificate.clone()));
+        }
+    }
+
+    /// Sends a notice once on each connection that waits for one of these envelopes.
+    fn notify(&self, envelopes: &[Awaited], notice: &Notice) {
+        let mut told = BTreeSet::new();
+        for route in envelopes.iter().filter_map(|envelope| self.routes.get(&envelope.session)) {
+            if told.insert(route.connection.id()) {
+                route.connection.notify(notice);
+            }
+        }
     }
 
     /// Sends results that have not left yet to whoever chose this replica for them.
@@ -139,14 +154,8 @@ impl Clients {
             self.send_results(&mut proposed.envelopes, executed, None);
         }
         proposed.voted = Some(vote.view);
-        let mut told = BTreeSet::new();
-        for Awaited { session, .. } in &proposed.envelopes {
-            let Some(route) = self.routes.get(session) else { continue };
-            if told.insert(route.connection.id())
-                && let Ok(votes) = vec![vote.clone()].try_into()
-            {
-                route.connection.notify(&Notice::Commits(votes));
-            }
+        if let Ok(votes) = vec![vote.clone()].try_into() {
+            self.notify(&proposed.envelopes, &Notice::Commits(votes));
         }
         self.proposed.insert(digest, proposed);
     }

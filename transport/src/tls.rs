@@ -28,7 +28,7 @@ use crate::error::TransportError;
 /// Application protocol between replicas.
 pub(crate) const PEER_PROTOCOL: &[u8] = b"quorate-peer/2";
 /// Application protocol between a client and a replica.
-pub(crate) const CLIENT_PROTOCOL: &[u8] = b"quorate-client/2";
+pub(crate) const CLIENT_PROTOCOL: &[u8] = b"quorate-client/3";
 /// The name that TLS wants to hear; it identifies nobody.
 pub(crate) const SERVER_NAME: &str = "quorate.invalid";
 

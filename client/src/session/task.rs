@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_crypto::Hash;
+use quorate_crypto::{Certificate, Hash};
 use quorate_execution::rows::Phase;
 use quorate_protocol::client::{ClientReply, ClientRequest, EnvelopeResults, Notice, Refusal};
 use quorate_protocol::query::Query;
@@ -25,6 +25,7 @@ use crate::options::{BROADCAST_REPLICAS_MAX, CLOSE_TIMEOUT, REQUEST_TIMEOUT};
 use crate::pipeline::{Action, Fate, Pipeline, SessionAt};
 use crate::replicas::Event;
 use crate::tally::Tally;
+use crate::trust::TrustFault;
 
 /// Groups that the task takes at once.
 const COMMANDS_PER_TURN: usize = 256;
@@ -298,6 +299,7 @@ impl Task {
                     }
                     self.results(replica, results);
                 }
+                Notice::Certified(certificate) => self.certified(replica, &certificate),
             },
         }
     }
@@ -334,12 +336,38 @@ impl Task {
         }
     }
 
-    fn vote(&mut self, from: ReplicaIndex, vote: &Vote) {
-        if self.core.trust.is_committed(vote.height, &vote.header) {
-            // Perhaps a read proved it before the COMMITs did: what waits for it is settled all the same.
-            if self.pipeline.waits_for(&vote.header) {
-                self.committed(vote.height, &vote.header);
+    /// Whether a height is known to be committed under this header; what waits for it is settled then.
+    fn is_known(&mut self, height: Height, header: &Hash) -> bool {
+        let known = self.core.trust.is_committed(height, header);
+        // Perhaps a read proved it before the COMMITs did.
+        if known && self.pipeline.waits_for(header) {
+            self.committed(height, header);
+        }
+        known
+    }
+
+    /// Takes a certificate that comes in place of a COMMIT. Its signatures are checked at once, so whoever was caught
+    /// lately has to send COMMITs, and old heights are not looked at: a liar cannot have this client check more than
+    /// once for each height, and once for each lie.
+    fn certified(&mut self, from: ReplicaIndex, certificate: &Certificate) {
+        let (height, header) = (certificate.height, &certificate.header_hash);
+        let is_due = self.pipeline.in_flight().next().is_some() && self.core.trust.is_recent(height);
+        if self.is_known(height, header) || !is_due || self.core.is_barred(from) {
+            return;
+        }
+        match self.core.trust.verify_committed(certificate) {
+            Ok(()) => {
+                self.core.led_by(certificate.view);
+                self.committed(height, header);
             }
+            // Logged; no single replica is to blame for it.
+            Err(TrustFault::Fork(_)) => {}
+            Err(fault) => self.accuse(from, &fault),
+        }
+    }
+
+    fn vote(&mut self, from: ReplicaIndex, vote: &Vote) {
+        if self.is_known(vote.height, &vote.header) {
             return;
         }
         let core = Arc::clone(&self.core);

@@ -37,6 +37,10 @@ pub struct Behaviour {
     pub silent: bool,
     /// Never sends COMMITs or results.
     pub withholds_notices: bool,
+    /// Sends the certificate, changed like that, in place of its COMMITs.
+    pub certifies: Option<fn(&mut Certificate)>,
+    /// Sends no COMMITs, but results.
+    pub withholds_commits: bool,
     /// Never sends results.
     pub withholds_results: bool,
     /// Shows no height above this one.
@@ -261,10 +265,16 @@ impl Inner {
                     let results = committed.receipts.results(committed.state.header(), first, None).unwrap();
                     let _ = sender.try_send(Event::Notice(*replica, Box::new(Notice::Results(results))));
                 }
-                if told.insert((*link, *replica)) {
-                    let vote = votes[usize::from(*replica)].clone();
-                    let commits = Bounded::try_from(vec![vote]).unwrap();
-                    let _ = sender.try_send(Event::Notice(*replica, Box::new(Notice::Commits(commits))));
+                if !behaviour.withholds_commits && told.insert((*link, *replica)) {
+                    let notice = match behaviour.certifies {
+                        None => Notice::Commits(vec![votes[usize::from(*replica)].clone()].try_into().unwrap()),
+                        Some(change) => {
+                            let mut certificate = committed.certificate.clone().unwrap();
+                            change(&mut certificate);
+                            Notice::Certified(certificate)
+                        }
+                    };
+                    let _ = sender.try_send(Event::Notice(*replica, Box::new(notice)));
                 }
             }
         }

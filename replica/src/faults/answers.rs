@@ -77,6 +77,6 @@ pub(super) fn bend_commits(notice: &Notice, bend: &dyn Fn(&Vote) -> Vote) -> Fat
             let votes = Bounded::try_collect(votes.iter().map(bend)).unwrap_or_default();
             encode_frame(&Notice::Commits(votes)).map_or(Fate::Withheld, Fate::Instead)
         }
-        Notice::Results(_) => Fate::AsItIs,
+        Notice::Results(_) | Notice::Certified(_) => Fate::AsItIs,
     }
 }
