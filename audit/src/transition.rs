@@ -52,7 +52,9 @@ pub enum Judgement {
         breach: Breach,
         /// Who signed the certificate.
         signers: Vec<ReplicaIndex>,
-        /// How many of these are faulty at least: all but those who are not among the Q that PREPAREd.
+        /// How many of these are faulty at least. All of them, because a correct replica signs only what its own
+        /// execution gave (ADR 11); but signatures of envelopes are looked at before PREPARE only, so of a proposal
+        /// with a bad one those who are not among the Q that PREPAREd may be correct.
         faulty: usize,
     },
 }
@@ -135,7 +137,8 @@ impl Transition {
                 let signers: Vec<_> =
                     self.committed.certificate.votes().map(|(replica, _)| replica).collect();
                 let members = &genesis.members;
-                let spared = members.n().saturating_sub(members.quorum());
+                let unchecked = rule == Rule::EnvelopeSignature;
+                let spared = if unchecked { members.n().saturating_sub(members.quorum()) } else { 0 };
                 let faulty = signers.len().saturating_sub(spared);
                 Ok(Judgement::Broken {
                     breach: Breach { height, replica: None, rule, text },

@@ -1,8 +1,8 @@
 //! From prepare certificate to COMMIT, and from commit certificate to committed height.
 //!
-//! Invariants: a COMMIT rests on a durable prepare certificate of its view at or above its height, and on
-//! durable batches down to the committed height (rules R1 and R2); one certificate releases the COMMITs of
-//! all heights below it; heights are delivered one by one, each with its own certificate, after this
+//! Invariants: a COMMIT rests on a durable prepare certificate of its view at or above its height, on durable
+//! batches down to the committed height (rules R1 and R2), and on this replica's own execution, which gave the
+//! header that it signs (ADR 11); one certificate releases the COMMITs of all heights below it; heights are delivered one by one, each with its own certificate, after this
 //! replica has executed them to the certified header.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,15 +54,20 @@ impl Replica {
         }
     }
 
-    /// Issues COMMITs for all heights of a certified path that have none in this view yet.
+    /// Issues COMMITs for all heights of a certified path that are executed and have none in this view yet.
     fn commit_on(&mut self, certificate: &Certificate, path: &[Hash]) {
         let due: Vec<(Height, Hash, Hash)> = path
             .iter()
             .filter_map(|digest| self.blocks.get(digest))
+            // What others certified is signed only once own execution agrees; if it does not, this replica halts.
+            .filter(|block| block.is_executed() || broken(Mutant::CommitUnexecuted))
             .filter(|block| !self.view.commits.contains_key(&block.height))
             .filter(|block| block.height == certificate.height || !broken(Mutant::BelowUnreleased))
             .filter_map(|block| block.header.as_ref().map(|(hash, _)| (block.height, block.digest, *hash)))
             .collect();
+        if path.iter().filter_map(|digest| self.blocks.get(digest)).any(|block| !block.is_executed()) {
+            reached(Probe::CertifiedBeforeExecuted);
+        }
         self.adopt_path(path);
         if due.is_empty() {
             return;

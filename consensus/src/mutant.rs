@@ -56,6 +56,8 @@ pub enum Mutant {
     BaseLowest,
     /// The prepare certificate of a base releases no COMMITs for the heights below it.
     BelowUnreleased,
+    /// A COMMIT for what others certified leaves before own execution agrees (ADR 11).
+    CommitUnexecuted,
     /// NEW-VIEW is waited for without end.
     NewViewTimerOff,
     /// Waits are not doubled when views fail.
@@ -100,7 +102,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every mutant.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 41] = [
         Self::PrepareQuorumLess,
         Self::CommitQuorumLess,
         Self::NewViewQuorumLess,
@@ -121,6 +123,7 @@ impl Mutant {
         Self::ClaimUncertified,
         Self::BaseLowest,
         Self::BelowUnreleased,
+        Self::CommitUnexecuted,
         Self::NewViewTimerOff,
         Self::BackOffOff,
         Self::SuspicionKept,

@@ -39,6 +39,8 @@ probes! {
     CertificateWithoutBatches,
     /// commit: one certificate releases COMMITs of several heights.
     SeveralCommitsReleased,
+    /// commit: a certified height that is not executed yet, so that its COMMIT waits.
+    CertifiedBeforeExecuted,
     /// commit: what was accepted does not rest on what is certified, and is dropped.
     ChainGivesWay,
     /// commit: a decided height whose batch is missing.

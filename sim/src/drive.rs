@@ -298,6 +298,12 @@ impl World {
         debug_assert!(vote.kind == VoteKind::Commit);
         self.oracle.vote_sent(vote)?;
         let Some(memory) = &self.nodes[usize::from(index)].memory else { return Ok(()) };
+        // What is committed meanwhile was executed before.
+        let executed = memory.speculative.contains_key(digest)
+            || vote.height <= memory.replica.committed_height();
+        if !executed && !self.is_faulty(index) {
+            return broken("a COMMIT is for what its signer executed (ADR 11)", format!("{vote:?}"));
+        }
         let Some(envelopes) = memory.proposals.get(digest) else { return Ok(()) };
         let waiting = envelopes.iter().filter_map(|envelope| memory.waiting.get(envelope)).flatten();
         let clients: std::collections::BTreeSet<u8> = waiting.copied().collect();

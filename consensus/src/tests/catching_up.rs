@@ -9,7 +9,7 @@ use quorate_protocol::record::Record;
 use quorate_protocol::{PeerMessage, VoteKind};
 
 use super::harness::{MILLISECOND, Net, SECOND};
-use crate::{Input, Rejection, door};
+use crate::{HaltReason, Input, Rejection, door};
 
 fn load(net: &mut Net, client: u8, numbers: std::ops::Range<u64>) {
     for first in numbers {
@@ -345,4 +345,33 @@ fn st5_who_answers_with_what_is_here_is_not_asked_again_at_once() {
         net.settle();
     }
     assert_eq!((net.sent["fetch committed"], net.verifiers[0].take()), (asked, 0));
+}
+
+/// ADR 11: a batch that was fetched by a certificate of others gets no COMMIT before own execution agrees, and none at
+/// all when it does not.
+#[test]
+fn a_height_of_others_is_committed_only_once_it_is_executed() {
+    for diverges in [false, true] {
+        let mut net = Net::new(4);
+        // Replica 3 misses the proposal and every COMMIT, so that it has the prepare certificate alone.
+        net.lose = Box::new(|_, to, message| match message {
+            PeerMessage::PrePrepare(_) => to == 3,
+            PeerMessage::Votes(votes) => to == 3 && votes.iter().any(|vote| vote.kind == VoteKind::Commit),
+            _ => false,
+        });
+        net.node(3).hold_execution = true;
+        net.node(3).diverges_at = diverges.then_some(1);
+        let envelope = net.envelope(1, 0, 1, 0);
+        net.request_all(&envelope);
+        net.advance_until(SECOND, |net| !net.nodes[3].executions.is_empty());
+        assert_eq!((net.height(0), net.height(3)), (1, 0));
+        assert!(net.replica(3).view.certificates.contains_key(&1), "it has the certificate and the batch");
+        assert!(net.node(3).notified.is_empty());
+        assert!(!net.votes.contains_key(&(3, 0, 1, VoteKind::Commit)));
+        net.node(3).hold_execution = false;
+        net.settle();
+        let halted = matches!(net.node(3).halted, Some(HaltReason::Diverged { height: 1, .. }));
+        let voted = net.votes.contains_key(&(3, 0, 1, VoteKind::Commit));
+        assert_eq!((halted, voted, net.node(3).notified.len()), (diverges, !diverges, usize::from(!diverges)));
+    }
 }

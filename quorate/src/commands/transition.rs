@@ -93,7 +93,11 @@ fn print(made: &Transition, judgement: &Judgement, output: Output) -> ExitCode {
             Judgement::Broken { breach, signers, faulty } => {
                 let by: Vec<String> = signers.iter().map(ToString::to_string).collect();
                 say!("broken: {breach}");
-                say!("replicas {} have signed it; at least {faulty} of them are faulty", by.join(", "));
+                let which = match *faulty == signers.len() {
+                    true => "all".to_owned(),
+                    false => format!("at least {faulty}"),
+                };
+                say!("replicas {} have signed it; {which} of them are faulty", by.join(", "));
             }
         }
     }
