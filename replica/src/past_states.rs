@@ -2,9 +2,12 @@
 //!
 //! Invariant: what is answered from leads to the state root of that height's certified header; heights below the
 //! horizon are refused. Nothing of it waits in the loop or makes it wait: threads of their own do the work, for all
-//! who ask in turn; one height is prepared at a time, for no more than half of the time, and the heights that are
-//! held are bounded in number and memory, whatever is asked for.
+//! who ask in turn; one height is prepared at a time, for no more than half of the time and for each principal in
+//! turn (`turns`), and the heights that are held are bounded in number and memory, whatever is asked for.
 
+mod turns;
+
+use self::turns::Turns;
 use crate::blocks::BlockGetter;
 use crate::clients::{No, refused};
 use crate::jobs::{Asker, Jobs};
@@ -96,8 +99,9 @@ struct Works {
     memory: u64,
     newest: Mutex<Newest>,
     held: Mutex<Vec<Held>>,
-    /// Held by who prepares a height; until when none may be prepared again.
-    preparing: Mutex<Option<Instant>>,
+    /// Held by who prepares a height.
+    preparing: Mutex<()>,
+    turns: Mutex<Turns>,
     over: AtomicBool,
 }
 
@@ -129,6 +133,7 @@ impl PastStates {
             newest: Mutex::new(Newest { state, changed: 0 }),
             held: Mutex::default(),
             preparing: Mutex::default(),
+            turns: Mutex::default(),
             over: AtomicBool::new(false),
         });
         let jobs = Arc::new(Jobs::new());
@@ -217,7 +222,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Works {
     fn answer(&self, question: Question) {
         let Question { height, key, wanted, reply } = question;
-        let (state, certificate) = match self.at(height) {
+        let (state, certificate) = match self.at(height, &key) {
             Ok(found) => found,
             Err(no) => return reply.send(&no.reply()),
         };
@@ -236,7 +241,7 @@ impl Works {
     }
 
     /// The state at a height, or why there is none.
-    fn at(&self, height: Height) -> Result<(Arc<PastState>, Option<Certificate>), No> {
+    fn at(&self, height: Height, key: &PublicKey) -> Result<(Arc<PastState>, Option<Certificate>), No> {
         let (horizon, applied) = (self.database.horizon(), lock(&self.newest).state.height());
         if height < horizon || height > applied {
             return Err(not_retained(height, horizon, applied));
@@ -244,10 +249,11 @@ impl Works {
         if let Some(found) = self.find(height) {
             return Ok(found);
         }
-        let mut rest = match self.preparing.try_lock() {
-            Ok(rest) => rest,
+        let _preparing = match self.preparing.try_lock() {
+            Ok(guard) => guard,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => {
+                lock(&self.turns).wants(key, Instant::now());
                 return Err(No::new(Refusal::Busy, "another height is being prepared"));
             }
         };
@@ -256,12 +262,12 @@ impl Works {
             return Ok(found);
         }
         let began = Instant::now();
-        if rest.is_some_and(|until| until > began) {
-            return Err(No::new(Refusal::Busy, "a height was prepared a moment ago"));
+        if !lock(&self.turns).is_due(key, began) {
+            return Err(No::new(Refusal::Busy, "a height was prepared a moment ago, or others come first"));
         }
         let prepared = self.prepare(height);
         let now = Instant::now();
-        *rest = now.checked_add(now.saturating_duration_since(began));
+        lock(&self.turns).had(began, now);
         let held = prepared?;
         tracing::debug!(height, bytes = held.bytes, took = ?now.saturating_duration_since(began), "a past height");
         let found = (Arc::clone(&held.state), held.certificate.clone());

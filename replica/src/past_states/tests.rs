@@ -115,10 +115,13 @@ fn mkdir(height: Height) -> OperationBody {
     OperationBody::Mkdir { parent: 1, name: name(height), mode, umask, ino, entropy }
 }
 
+/// Who asks.
+const ASKER: PublicKey = PublicKey([3; 32]);
+
 /// The state at a height, however often it takes until one may be prepared again.
 fn at(past: &PastStates, height: Height) -> Result<Arc<PastState>, No> {
     loop {
-        match past.works.at(height) {
+        match past.works.at(height, &ASKER) {
             Err(No(Refusal::Busy, _)) => std::thread::sleep(Duration::from_millis(1)),
             Ok((state, certificate)) => {
                 let certified = certificate.map(|certificate| certificate.header_hash);
@@ -215,16 +218,16 @@ fn who_asks_for_many_heights_waits_between_them() {
     }
     let past = disk.start(MEMORY_DEFAULT);
     at(&past, 3).unwrap();
-    let busy = |height| matches!(past.works.at(height), Err(No(Refusal::Busy, _)));
+    let busy = |height| matches!(past.works.at(height, &ASKER), Err(No(Refusal::Busy, _)));
     let preparing = past.works.preparing.lock().unwrap();
     assert!(busy(2), "another one is being prepared");
     assert!(!busy(3), "what is held is answered from meanwhile");
     drop(preparing);
-    *past.works.preparing.lock().unwrap() = Some(Instant::now() + Duration::from_secs(60));
-    assert!(busy(2) && !busy(3));
-    *past.works.preparing.lock().unwrap() = None;
+    let now = Instant::now();
+    past.works.turns.lock().unwrap().had(now, now + Duration::from_secs(60));
+    assert!(busy(2) && !busy(3), "a rest follows");
+    *past.works.turns.lock().unwrap() = Turns::default();
     assert!(!busy(2));
-    assert!(past.works.preparing.lock().unwrap().is_some(), "a rest follows");
 }
 
 /// What a disk gives that is not what was certified is no answer.
