@@ -1,13 +1,17 @@
 #!/usr/bin/env bash
 # Measures what clusters with faulty replicas and killed leaders keep of their speed, and keeps the results in
 # bench/results, named by date and commit, as a table in Markdown and as JSON; and how many files a second a mount
-# makes, with the program of deploy/optimise.sh beside the ordinary one, as JSON lines.
+# makes, with the program of deploy/optimise.sh beside the ordinary one, as JSON lines. And, a line of JSON each: a
+# history of a million heights audited, a state of up to ten million rows (some gigabytes of memory), the trie beside
+# another one, and a directory of a million entries listed.
 #
-#   bash deploy/bench.sh [leader-crash | faults4 | faults7 | floors]...      default: all of them, some forty minutes
+#   bash deploy/bench.sh [leader-crash | faults4 | faults7 | floors | audit | state | jmt | listing]...
+#
+# Default: all of them, an hour and a half.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source deploy/setup.sh
-if [ $# -eq 0 ]; then set -- leader-crash faults4 faults7 floors; fi
+if [ $# -eq 0 ]; then set -- leader-crash faults4 faults7 floors audit state jmt listing; fi
 say "building (release)"
 cargo build --quiet --release --locked -p quorate --features quorate/faults
 release=$(cd "${CARGO_TARGET_DIR:-target}/release" && pwd)
@@ -43,6 +47,13 @@ for part in "$@"; do
     faults4) "$program" --log error bench faults --replicas 4 --out "$prefix-faults-n4" ;;
     faults7) "$program" --log error bench faults --replicas 7 --kills 0 --out "$prefix-faults-n7" ;;
     floors) floors "$release/quorate" "$prefix" ;;
-    *) echo "usage: bash deploy/bench.sh [leader-crash | faults4 | faults7 | floors]..." >&2; exit 2 ;;
+    audit) "$program" bench audit --heights 1000000 >"$place/json" && mv "$place/json" "$prefix-audit.json" ;;
+    state) "$program" bench state --rows 10000,100000,1000000,10000000 >"$place/json" && mv "$place/json" "$prefix-state.json" ;;
+    jmt) cargo run --quiet --release --locked -p quorate-bench --example jmt >"$place/json" && mv "$place/json" "$prefix-jmt.json" ;;
+    listing)
+      "$program" --log error dev --exec "'$program' bench listing --path . --entries 1000000" >"$place/json"
+      mv "$place/json" "$prefix-listing.json"
+      ;;
+    *) echo "usage: bash deploy/bench.sh [leader-crash | faults4 | faults7 | floors | audit | state | jmt | listing]..." >&2; exit 2 ;;
   esac
 done

@@ -285,7 +285,7 @@ fn two_heights_differ_in_what_was_changed_between_them() {
 /// The work of a difference is that of what changed: ten files among thousands.
 #[test]
 fn a_difference_looks_at_few_nodes_of_a_large_tree() {
-    const FILES: u64 = 20_000;
+    const FILES: u64 = 100_000;
     const PER_ENVELOPE: u64 = 250;
     let cluster = genesis().cluster();
     let mut batches = vec![

@@ -78,7 +78,7 @@ fn with_a_past() -> (Cluster, u64) {
 }
 
 #[test]
-fn a_cluster_that_was_rolled_back_is_noticed() {
+fn a9_a_cluster_that_was_rolled_back_is_noticed() {
     let (cluster, early) = with_a_past();
     let user = User { cluster: &cluster };
     assert_eq!(user.seen(), None);

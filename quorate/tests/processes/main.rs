@@ -10,6 +10,7 @@ mod anchors;
 mod attacks;
 mod audit;
 mod bad_input;
+mod benches;
 mod by_hand;
 mod dev;
 mod evidence;

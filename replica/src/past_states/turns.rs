@@ -1,7 +1,7 @@
 //! When a height of the past may be prepared, and for whom.
 //!
 //! Invariant: heights are prepared for no more than half of the time, and principals who want one have their turn in the
-//! order in which they first asked: one who never stops asking keeps nobody out (hazard A4).
+//! order in which they first asked: one who never stops asking keeps nobody out (hazard A5).
 
 use quorate_crypto::PublicKey;
 use std::time::{Duration, Instant};
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn a4_one_who_never_stops_asking_keeps_nobody_out() {
+    fn a5_one_who_never_stops_asking_keeps_nobody_out() {
         let (mut turns, mut now) = (Turns::default(), Instant::now());
         let (greedy, other, third) = (key(1), key(2), key(3));
         let took = Duration::from_millis(100);
