@@ -47,9 +47,18 @@ for part in "$@"; do
     faults4) "$program" --log error bench faults --replicas 4 --out "$prefix-faults-n4" ;;
     faults7) "$program" --log error bench faults --replicas 7 --kills 0 --out "$prefix-faults-n7" ;;
     floors) floors "$release/quorate" "$prefix" ;;
-    audit) "$program" bench audit --heights 1000000 >"$place/json" && mv "$place/json" "$prefix-audit.json" ;;
-    state) "$program" bench state --rows 10000,100000,1000000,10000000 >"$place/json" && mv "$place/json" "$prefix-state.json" ;;
-    jmt) cargo run --quiet --release --locked -p quorate-bench --example jmt >"$place/json" && mv "$place/json" "$prefix-jmt.json" ;;
+    audit)
+      "$program" bench audit --heights 1000000 >"$place/json"
+      mv "$place/json" "$prefix-audit.json"
+      ;;
+    state)
+      "$program" bench state --rows 10000,100000,1000000,10000000 >"$place/json"
+      mv "$place/json" "$prefix-state.json"
+      ;;
+    jmt)
+      cargo run --quiet --release --locked -p quorate-bench --example jmt >"$place/json"
+      mv "$place/json" "$prefix-jmt.json"
+      ;;
     listing)
       "$program" --log error dev --exec "'$program' bench listing --path . --entries 1000000" >"$place/json"
       mv "$place/json" "$prefix-listing.json"

@@ -3,8 +3,8 @@
 //!
 //! Invariant: a verdict rests on the certificate's signatures and on what execution gives, and on nothing that the
 //! file's maker says: a copy that is wrong or lacks a row gives no verdict. A correct replica PREPAREs a header only when
-//! execution on top of the header below gave it, so a quorum of PREPAREs for another one is of liars alone. Who signed the
-//! COMMITs is known; a correct one may be among them that fetched the height by its certificate. The format is in `docs/SPEC/past.md`, section 1.
+//! execution on top of the header below gave it, and COMMITs only what its own execution gave (ADR 11), so a quorum for
+//! another header is of liars alone. The format is in `docs/SPEC/past.md`, section 1.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use quorate_crypto::{

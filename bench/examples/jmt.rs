@@ -103,7 +103,8 @@ fn quorate(rows: u64, updates: u64) -> Measured {
         let began = Instant::now();
         for index in 0..count {
             let row = choose(index);
-            trie.insert(Key(key(row)), Arc::from(value(row, round + index))).expect("a full trie lacks nothing");
+            trie.insert(Key(key(row)), Arc::from(value(row, round + index)))
+                .expect("a full trie lacks nothing");
             if index % BATCH == BATCH - 1 {
                 std::hint::black_box(trie.root());
             }
@@ -128,7 +129,8 @@ fn quorate(rows: u64, updates: u64) -> Measured {
         (proof.len(), took)
     };
     let (point_proof_bytes, point_verify_us) = proofs(&|index| prove(scattered(index, rows), true));
-    let (absence_proof_bytes, absence_verify_us) = proofs(&|index| prove(rows + scattered(index, rows), false));
+    let (absence_proof_bytes, absence_verify_us) =
+        proofs(&|index| prove(rows + scattered(index, rows), false));
     Measured {
         inserts_per_second,
         clustered_updates_per_second,
@@ -174,7 +176,8 @@ fn jellyfish(rows: u64, updates: u64) -> Measured {
         (bytes, took)
     };
     let (point_proof_bytes, point_verify_us) = proofs(&|index| prove(scattered(index, rows), true));
-    let (absence_proof_bytes, absence_verify_us) = proofs(&|index| prove(rows + scattered(index, rows), false));
+    let (absence_proof_bytes, absence_verify_us) =
+        proofs(&|index| prove(rows + scattered(index, rows), false));
     Measured {
         inserts_per_second,
         clustered_updates_per_second,
@@ -189,6 +192,6 @@ fn jellyfish(rows: u64, updates: u64) -> Measured {
 /// Median bytes and microseconds to verify.
 fn proofs(prove: &dyn Fn(u64) -> (usize, f64)) -> (usize, f64) {
     let (bytes, times): (Vec<f64>, Vec<f64>) =
-        (0..PROOFS).map(|index| prove(index)).map(|(bytes, took)| (bytes as f64, took)).unzip();
+        (0..PROOFS).map(prove).map(|(bytes, took)| (bytes as f64, took)).unzip();
     (median(bytes) as usize, median(times))
 }

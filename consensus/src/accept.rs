@@ -43,6 +43,7 @@ impl Replica {
         let highest = self.window_end().saturating_add(self.configuration.window());
         if height > highest {
             reached(Probe::ProposalTooHigh);
+            self.view.too_high = self.view.too_high.max(height);
         }
         let late = height <= self.committed.height && !broken(Mutant::CommittedProposalKept);
         if late || height > highest {
@@ -66,7 +67,7 @@ impl Replica {
             if height > self.window_end() {
                 return;
             }
-            let Some(kept) = self.view.pre_prepares.get(&height) else { return };
+            let Some(kept) = self.view.pre_prepares.get(&height) else { return self.ask_for_dropped() };
             let (digest, proposal) = (kept.digest, &kept.message.proposal);
             match self.judge(height, &digest, proposal) {
                 Verdict::Accept => {

@@ -14,6 +14,7 @@ use crate::input::Monotonic;
 use crate::mutant::{Mutant, broken};
 use crate::probe::{Probe, reached};
 use crate::replica::{Dependent, Replica};
+use crate::vote::vote_messages;
 
 /// No further committed heights are asked for while this many wait for their execution.
 pub(crate) const HEIGHTS_BUFFERED_MAX: Height = 16;
@@ -34,6 +35,8 @@ pub(crate) struct CatchUp {
     served: BTreeMap<ReplicaIndex, (Monotonic, View)>,
     /// The persist that the last answer to each peer waits for, or waited.
     waiting: BTreeMap<ReplicaIndex, Token>,
+    /// When proposals that were dropped may be asked for again.
+    dropped_at: Monotonic,
 }
 
 impl CatchUp {
@@ -46,6 +49,13 @@ impl CatchUp {
 
     fn highest(&self) -> Height {
         self.heard.values().copied().max().unwrap_or(0)
+    }
+
+    /// The highest height that a correct one of them, of which `f` may not be, says to have committed.
+    fn believed(&self, f: usize) -> Height {
+        let mut heights: Vec<Height> = self.heard.values().copied().collect();
+        heights.sort_unstable_by(|a, b| b.cmp(a));
+        heights.get(f).copied().unwrap_or(0)
     }
 }
 
@@ -82,13 +92,18 @@ impl Replica {
         }
     }
 
-    /// Sends the NEW-VIEW of the highest view that was entered, if that is `view` or a later one; its leader
-    /// adds what it has proposed since.
+    /// Sends the NEW-VIEW of the highest view that was entered, if that is `view` or a later one, and the own votes in
+    /// it; its leader adds what it has proposed since. View 0 has no NEW-VIEW.
     pub(crate) fn serve_new_view(&mut self, to: ReplicaIndex, view: View) {
-        let Some(new_view) = self.last_new_view.as_ref().filter(|known| known.view >= view) else { return };
-        let (now, known) = (self.now, new_view.view);
+        let new_view = self.last_new_view.clone();
+        let known = new_view.as_ref().map_or(0, |known| known.view);
+        if known < view {
+            return;
+        }
+        let now = self.now;
         // Not what a crash would have its leader forget: it would open that view again, with other claims.
-        if self.configuration.leader(known) == self.configuration.me() && self.entered_durably < Some(known) {
+        let leads = known > 0 && self.configuration.leader(known) == self.configuration.me();
+        if leads && self.entered_durably < Some(known) {
             return reached(Probe::NewViewNotSynced);
         }
         // It is large, and proposals are: a peer gets them about once per retry time, however often it asks.
@@ -98,11 +113,33 @@ impl Replica {
             reached(Probe::NewViewServedBefore);
             return;
         }
-        let message = PeerMessage::NewView((**new_view).clone());
         self.catch_up.served.insert(to, (now, known));
-        self.send(to, message);
-        for message in self.proposals_to_repeat() {
+        if let Some(new_view) = new_view {
+            self.send(to, PeerMessage::NewView((*new_view).clone()));
+        }
+        let votes = vote_messages(self.votes_to_repeat());
+        for message in self.proposals_to_repeat().into_iter().chain(votes) {
             self.send(to, message);
+        }
+    }
+
+    /// What came while this replica was too far behind is gone, and nobody knows that. Whoever has caught up asks for
+    /// it, or all would wait for the retry time where this one is needed for a quorum.
+    pub(crate) fn ask_for_dropped(&mut self) {
+        let next = self.chain_top().saturating_add(1);
+        let is_due = self.is_active()
+            && self.view.too_high >= next
+            && next <= self.window_end()
+            && !self.view.pre_prepares.contains_key(&next)
+            && self.catch_up.dropped_at <= self.now
+            // What others have committed meanwhile comes with its certificate.
+            && self.catch_up.believed(self.configuration.members().f()) < next;
+        if is_due {
+            reached(Probe::DroppedAsked);
+            // Until more is dropped: whoever leads cannot make this one ask for ever.
+            self.view.too_high = 0;
+            self.catch_up.dropped_at = self.now.plus(self.configuration.timeouts().resend / 2);
+            self.broadcast(PeerMessage::FetchNewView { view: self.view.number });
         }
     }
 

@@ -136,6 +136,7 @@ impl Replica {
         let mut state = ViewState::new(view, self.now);
         if view == self.view.number {
             state.pre_prepares = std::mem::take(&mut self.view.pre_prepares);
+            state.too_high = self.view.too_high;
         }
         state.entered = true;
         state.committed_at_entry = self.committed.height;

@@ -63,6 +63,8 @@ probes! {
     NewViewNotSynced,
     /// catch-up: a peer's announcement shows that it has not entered this view.
     AnnouncedBehind,
+    /// catch-up: proposals that there was no room for are asked for once there is.
+    DroppedAsked,
     /// fetch: a batch beyond the horizon is not asked for.
     BatchBeyondHorizon,
     /// fetch: batches are served from memory.

@@ -78,6 +78,8 @@ pub(crate) struct ViewState {
     pub chain: BTreeMap<Height, Hash>,
     /// First PRE-PREPARE seen of each height.
     pub pre_prepares: BTreeMap<Height, Kept>,
+    /// The highest PRE-PREPARE that there was no room for.
+    pub too_high: Height,
     /// Header hashes of own PREPAREs issued.
     pub prepared: BTreeMap<Height, Hash>,
     /// Height of the last own PREPARE issued.
@@ -106,6 +108,7 @@ impl ViewState {
             settled: false,
             chain: BTreeMap::new(),
             pre_prepares: BTreeMap::new(),
+            too_high: 0,
             prepared: BTreeMap::new(),
             last_prepared: 0,
             certificates: BTreeMap::new(),

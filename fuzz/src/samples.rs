@@ -334,6 +334,8 @@ fn status() -> ReplicaStatus {
         inodes: 7,
         blocks: 8,
         horizon: 3,
+        log_head: 6,
+        log_heads_halted: true,
     }
 }
 
@@ -487,7 +489,8 @@ pub fn evidence() -> Vec<Vec<u8>> {
 
 pub fn notice() -> Vec<Vec<u8>> {
     let commits = Notice::Commits(vec![vote(), vote()].try_into().expect("few votes"));
-    let certified = Notice::Certified(certificate(4, CertificateKind::Commit, (0, 0, 7), hash(8), &[0, 1, 3]));
+    let certified =
+        Notice::Certified(certificate(4, CertificateKind::Commit, (0, 0, 7), hash(8), &[0, 1, 3]));
     vec![encode(&commits), encode(&Notice::Results(results())), encode(&certified)]
 }
 

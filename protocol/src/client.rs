@@ -168,6 +168,11 @@ pub struct ReplicaStatus {
     pub blocks: u64,
     /// The lowest height whose state can be read there.
     pub horizon: Height,
+    /// Size of the last head of the log that it signed and shows; 0 before the first one, and when it was halted at
+    /// its start.
+    pub log_head: u64,
+    /// Whether it signs none any more: something contradicts what it signed, or its disk failed (rule R6).
+    pub log_heads_halted: bool,
 }
 
 /// Why a replica refuses a request.
@@ -245,7 +250,7 @@ pub enum Notice {
     Commits(Bounded<Vote, { crate::limits::VOTES_PER_MESSAGE_MAX }>),
     /// Results of an envelope that the client submitted.
     Results(EnvelopeResults),
-    /// The commit certificate of a height that holds envelopes of this client, from a replica that learnt it before
-    /// it sent its own COMMIT of that view, and so sends none any more.
+    /// The commit certificate of a height that holds envelopes of this client, from a replica that has sent no COMMIT
+    /// of that certificate's view, having learnt it before, or that has left that view since.
     Certified(Certificate),
 }

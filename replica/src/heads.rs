@@ -160,6 +160,17 @@ impl HeadKeeper {
         }
     }
 
+    /// Whether heads are signed no more until the next start.
+    pub fn is_halted(&self) -> bool {
+        self.work.is_none() || self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Size of the last head that was signed; 0 before the first one.
+    pub fn last_size(&self) -> u64 {
+        let signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
+        signed.iter().last().map_or(0, |signed| signed.head.size)
+    }
+
     /// The last heads that were signed, ascending by size.
     pub fn signed(&self) -> SignedLogHeads {
         self.signed.lock().unwrap_or_else(PoisonError::into_inner).clone()

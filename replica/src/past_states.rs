@@ -247,13 +247,14 @@ impl Works {
             return Err(not_retained(height, horizon, applied));
         }
         if let Some(found) = self.find(height) {
+            lock(&self.turns).answered(key, height);
             return Ok(found);
         }
         let _preparing = match self.preparing.try_lock() {
             Ok(guard) => guard,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => {
-                lock(&self.turns).wants(key, Instant::now());
+                lock(&self.turns).wants(key, height, Instant::now());
                 return Err(No::new(Refusal::Busy, "another height is being prepared"));
             }
         };
@@ -262,12 +263,12 @@ impl Works {
             return Ok(found);
         }
         let began = Instant::now();
-        if !lock(&self.turns).is_due(key, began) {
+        if !lock(&self.turns).is_due(key, height, began) {
             return Err(No::new(Refusal::Busy, "a height was prepared a moment ago, or others come first"));
         }
         let prepared = self.prepare(height);
         let now = Instant::now();
-        lock(&self.turns).had(began, now);
+        lock(&self.turns).had(height, began, now);
         let held = prepared?;
         tracing::debug!(height, bytes = held.bytes, took = ?now.saturating_duration_since(began), "a past height");
         let found = (Arc::clone(&held.state), held.certificate.clone());

@@ -354,6 +354,8 @@ impl Node {
             inodes: totals.inodes,
             blocks: totals.blocks,
             horizon: self.past.horizon(),
+            log_head: self.heads.last_size(),
+            log_heads_halted: self.heads.is_halted(),
         }
     }
 }

@@ -42,6 +42,7 @@ impl World {
             };
             let effects = memory.replica.step(monotonic, wall, input);
             memory.replica.invariants();
+            self.check_executed(index, &effects)?;
             self.carry_out(index, effects, &mut inputs)?;
         }
         Ok(())
@@ -293,17 +294,31 @@ impl World {
         Ok(())
     }
 
+    /// A correct replica issues a COMMIT only for what it has executed by then (ADR 11).
+    fn check_executed(&self, index: ReplicaIndex, effects: &[Effect]) -> Verdict {
+        let Some(memory) = self.nodes[usize::from(index)].memory.as_ref() else { return Ok(()) };
+        for effect in effects {
+            match effect {
+                Effect::Persist { then, .. } => self.check_executed(index, then)?,
+                // What this very step has committed was executed before.
+                Effect::NotifyClients { vote, digest }
+                    if !memory.speculative.contains_key(digest)
+                        && vote.height > memory.replica.committed_height()
+                        && !self.is_faulty(index) =>
+                {
+                    return broken("a COMMIT is for what its signer executed (ADR 11)", format!("{vote:?}"));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// An own COMMIT goes to the clients whose envelopes are in the batch.
     fn notify(&mut self, index: ReplicaIndex, vote: &Vote, digest: &quorate_crypto::Hash) -> Verdict {
         debug_assert!(vote.kind == VoteKind::Commit);
         self.oracle.vote_sent(vote)?;
         let Some(memory) = &self.nodes[usize::from(index)].memory else { return Ok(()) };
-        // What is committed meanwhile was executed before.
-        let executed = memory.speculative.contains_key(digest)
-            || vote.height <= memory.replica.committed_height();
-        if !executed && !self.is_faulty(index) {
-            return broken("a COMMIT is for what its signer executed (ADR 11)", format!("{vote:?}"));
-        }
         let Some(envelopes) = memory.proposals.get(digest) else { return Ok(()) };
         let waiting = envelopes.iter().filter_map(|envelope| memory.waiting.get(envelope)).flatten();
         let clients: std::collections::BTreeSet<u8> = waiting.copied().collect();

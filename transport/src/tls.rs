@@ -26,7 +26,7 @@ use rustls::{
 use crate::error::TransportError;
 
 /// Application protocol between replicas.
-pub(crate) const PEER_PROTOCOL: &[u8] = b"quorate-peer/2";
+pub(crate) const PEER_PROTOCOL: &[u8] = b"quorate-peer/3";
 /// Application protocol between a client and a replica.
 pub(crate) const CLIENT_PROTOCOL: &[u8] = b"quorate-client/3";
 /// The name that TLS wants to hear; it identifies nobody.

@@ -79,6 +79,8 @@ pub(super) struct Task {
     misses: u32,
     /// Whom to ask next when the chosen one did not deliver.
     rotation: usize,
+    /// Whether a certificate came that contradicts another one: more than f replicas lie.
+    forked: bool,
 }
 
 impl Task {
@@ -102,6 +104,7 @@ impl Task {
             chosen: None,
             misses: 0,
             rotation: 0,
+            forked: false,
         }
     }
 
@@ -352,7 +355,8 @@ impl Task {
     fn certified(&mut self, from: ReplicaIndex, certificate: &Certificate) {
         let (height, header) = (certificate.height, &certificate.header_hash);
         let is_due = self.pipeline.in_flight().next().is_some() && self.core.trust.is_recent(height);
-        if self.is_known(height, header) || !is_due || self.core.is_barred(from) {
+        let is_barred = self.core.is_barred(from) || self.forked;
+        if self.is_known(height, header) || !is_due || is_barred {
             return;
         }
         match self.core.trust.verify_committed(certificate) {
@@ -360,8 +364,8 @@ impl Task {
                 self.core.led_by(certificate.view);
                 self.committed(height, header);
             }
-            // Logged; no single replica is to blame for it.
-            Err(TrustFault::Fork(_)) => {}
+            // Logged; no single replica is to blame for it, and COMMITs do without certificates from now on.
+            Err(TrustFault::Fork(_)) => self.forked = true,
             Err(fault) => self.accuse(from, &fault),
         }
     }

@@ -267,7 +267,9 @@ impl Inner {
                 }
                 if !behaviour.withholds_commits && told.insert((*link, *replica)) {
                     let notice = match behaviour.certifies {
-                        None => Notice::Commits(vec![votes[usize::from(*replica)].clone()].try_into().unwrap()),
+                        None => {
+                            Notice::Commits(vec![votes[usize::from(*replica)].clone()].try_into().unwrap())
+                        }
                         Some(change) => {
                             let mut certificate = committed.certificate.clone().unwrap();
                             change(&mut certificate);

@@ -372,6 +372,32 @@ fn a_height_of_others_is_committed_only_once_it_is_executed() {
         net.settle();
         let halted = matches!(net.node(3).halted, Some(HaltReason::Diverged { height: 1, .. }));
         let voted = net.votes.contains_key(&(3, 0, 1, VoteKind::Commit));
-        assert_eq!((halted, voted, net.node(3).notified.len()), (diverges, !diverges, usize::from(!diverges)));
+        assert_eq!(
+            (halted, voted, net.node(3).notified.len()),
+            (diverges, !diverges, usize::from(!diverges))
+        );
+    }
+}
+
+/// Where one that is far behind is needed for a quorum, what it had no room for is asked for as soon as it has caught up,
+/// and not sent only after the retry time, by which the view would have failed.
+#[test]
+fn hand_over_to_one_that_is_far_behind_needs_no_time_out() {
+    for behind in [30, 150] {
+        let mut net = Net::new(4);
+        net.lose = Box::new(|_, to, _| to == 3);
+        load(&mut net, 1, 0..behind);
+        // The leader leaves, so that all others are needed.
+        net.lose = Box::new(|from, _, message| from == 0 && !matches!(message, PeerMessage::Resign(_)));
+        net.step(0, Input::Resign);
+        (1..4).for_each(|i| net.step(i, Input::Disconnected(0)));
+        for first in behind..behind + 20 {
+            let envelope = net.envelope(1, first, 1, 0);
+            net.request_all(&envelope);
+        }
+        let last = |net: &Net, i: u8| net.times_executed(i, 1, behind + 19) == 1;
+        let took = net.advance_until(2 * SECOND, |net| (1..4).all(|i| last(net, i)));
+        assert!(took < 100 * MILLISECOND, "{behind} behind: {} ms", took / MILLISECOND);
+        assert!((1..4).all(|i| net.replica(i).view() == 1));
     }
 }

@@ -125,6 +125,11 @@ fn print_text(status: &ClusterStatus, verdict: &Verdict, faulty: &BTreeMap<u8, F
         say!("{}", line(state, top));
     }
     faulty.values().for_each(|faulty| say!("{faulty}"));
+    for status in status.replicas.iter().filter_map(|state| state.status.as_ref().ok()) {
+        if status.log_heads_halted {
+            say!("replica {} signs no heads of the log any more; its log says why", status.replica);
+        }
+    }
     say!("{}", verdict.text);
 }
 
@@ -181,6 +186,8 @@ fn json(status: &ClusterStatus, verdict: &Verdict, faulty: &BTreeMap<u8, Faulty>
                 "state_rows": status.state_rows,
                 "inodes": status.inodes,
                 "blocks": status.blocks,
+                "log_head": status.log_head,
+                "log_heads_halted": status.log_heads_halted,
                 "round_trip_us": state.round_trip.map(|time| time.as_micros() as u64),
             }),
         })

@@ -51,6 +51,10 @@ fn a_directory_is_listed_through_the_mount_and_page_by_page() {
     };
     assert_eq!((directories, entries), ("1", "700"));
     let said: serde_json::Value = serde_json::from_str(line).unwrap();
-    assert_eq!((said["entries"].as_u64(), said["pages"]["operations"].as_u64()), (Some(700), Some(6)), "{said}");
+    assert_eq!(
+        (said["entries"].as_u64(), said["pages"]["operations"].as_u64()),
+        (Some(700), Some(6)),
+        "{said}"
+    );
     assert!(is_positive(&said["mount_seconds"]));
 }

@@ -1,6 +1,6 @@
 //! Heads of replicas that run: of one chain, or of two, as when a cluster was rolled back and went on otherwise.
 
-use crate::harness::{Cluster, Ran, shell};
+use crate::harness::{Cluster, PATIENCE, Ran, shell, wait_until};
 use serde_json::Value;
 use std::path::Path;
 
@@ -95,4 +95,30 @@ fn two_histories_are_told_apart_whoever_shows_which() {
         text.contains("forked: ") && text.contains("one:   height ") && text.contains("other: height "),
         "{text}"
     );
+}
+
+/// A replica whose file of signed heads is damaged votes on, signs no heads, and says so to the operator.
+#[test]
+fn a_replica_that_signs_no_heads_says_so() {
+    let cluster = Cluster::start();
+    write(&cluster, "mkdir d; echo one > d/one");
+    cluster.local.stop(2).unwrap();
+    let heads = quorate_store::heads::heads_path(&cluster.local.replica_directory(2));
+    std::fs::write(heads, [7; 8192]).unwrap();
+    cluster.local.start(2).unwrap();
+    write(&cluster, "echo two > d/two");
+    let (code, status) = cluster.status();
+    assert_eq!((code, status["verdict"].as_str()), (0, Some("healthy")), "{status:#}");
+    for (index, replica) in status["replicas"].as_array().unwrap().iter().enumerate() {
+        assert_eq!(replica["log_heads_halted"].as_bool(), Some(index == 2), "{status:#}");
+    }
+    wait_until("the others sign", PATIENCE, || {
+        let (_, status) = cluster.status();
+        let height = status["height"].as_u64().unwrap();
+        let signed = |replica: &Value| replica["log_head"].as_u64() == Some(height + 1);
+        status["replicas"].as_array().unwrap().iter().filter(|replica| signed(replica)).count() == 3
+    });
+    let text = cluster.quorate(&["status"]).expect(0).stdout;
+    assert!(text.contains("replica 2 signs no heads of the log any more; its log says why"), "{text}");
+    assert!(cluster.log(2).contains("this replica signs no heads"), "{}", cluster.log(2));
 }

@@ -189,8 +189,17 @@ fn others_accept_what_a_quorum_signed_and_nothing_less() {
         file
     };
     let proofs = [0, 100, exported["size"].as_u64().unwrap() - 1].map(proof);
-    // Nothing of the cluster is needed from here on but its file.
+    // Nothing of the cluster is needed from here on but its file, and another cluster's does not do.
     cluster.local.stop_all();
+    let other = Cluster::create();
+    other
+        .quorate_alone(&["audit", "check", proofs[1].to_str().unwrap()])
+        .expect_one_line(2, &["another log"]);
+    let elsewhere = std::fs::read_to_string(&proofs[1]).unwrap().replacen("index 100\n", "index 101\n", 1);
+    let moved = place.join("moved.tlog-proof");
+    std::fs::write(&moved, elsewhere).unwrap();
+    let broken = cluster.quorate_alone(&["audit", "check", moved.to_str().unwrap()]).expect(1).stdout;
+    assert!(broken.starts_with("proves nothing: "), "{broken}");
     let go = Go::build(&place);
     let proofs: Vec<&Path> = proofs.iter().map(PathBuf::as_path).collect();
     let said = go.check(&log, &proofs).expect(0).stdout;

@@ -210,7 +210,7 @@ fn r6_another_history_halts_the_signer() {
         keeper.work.is_none() && keeper.waiting.is_empty(),
         "nothing is gathered for a signer that halted"
     );
-    assert!(place.stored().is_empty());
+    assert!(place.stored().is_empty() && keeper.is_halted());
 }
 
 #[test]
@@ -258,6 +258,7 @@ fn headers_for_which_there_was_no_room_are_read_from_the_log() {
     keeper.ready.clear();
     keeper.durable(Token(25), Instant::now());
     shown(&keeper, &[10, 20].map(|height| head(&headers, height)));
+    assert!(!keeper.is_halted());
 }
 
 #[test]
@@ -270,6 +271,7 @@ fn a_damaged_file_of_heads_halts_the_signer_and_nothing_else() {
     keeper.durable(Token(20), Instant::now());
     keeper.look_after(Instant::now() + QUIET);
     shown(&keeper, &[]);
+    assert!(keeper.is_halted());
 }
 
 #[test]

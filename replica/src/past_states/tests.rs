@@ -224,10 +224,36 @@ fn who_asks_for_many_heights_waits_between_them() {
     assert!(!busy(3), "what is held is answered from meanwhile");
     drop(preparing);
     let now = Instant::now();
-    past.works.turns.lock().unwrap().had(now, now + Duration::from_secs(60));
-    assert!(busy(2) && !busy(3), "a rest follows");
+    let rest = past.works.turns.lock().unwrap().rest_until;
+    assert!(rest.is_some(), "a rest follows");
+    past.works.turns.lock().unwrap().had(3, now, now + Duration::from_secs(60));
+    assert!(busy(2) && !busy(3), "which lasts as long as the preparation");
     *past.works.turns.lock().unwrap() = Turns::default();
     assert!(!busy(2));
+}
+
+/// A5: who waits while another one's height is prepared comes next, and who has its answer waits no more.
+#[test]
+fn principals_have_heights_prepared_in_turn() {
+    let mut disk = Disk::new();
+    for _ in 0..4 {
+        disk.step();
+    }
+    let past = disk.start(MEMORY_DEFAULT);
+    let (greedy, patient) = (PublicKey([1; 32]), PublicKey([2; 32]));
+    let at = |height, key: &PublicKey| past.works.at(height, key).map(|_| ()).map_err(|no| no.0);
+    let preparing = past.works.preparing.lock().unwrap();
+    assert_eq!(at(2, &patient), Err(Refusal::Busy));
+    drop(preparing);
+    past.works.turns.lock().unwrap().had(1, Instant::now(), Instant::now());
+    assert_eq!(at(3, &greedy), Err(Refusal::Busy), "it is another one's turn");
+    assert_eq!(at(2, &patient), Ok(()));
+    *past.works.turns.lock().unwrap() = Turns::default();
+    let preparing = past.works.preparing.lock().unwrap();
+    assert_eq!(at(1, &patient), Err(Refusal::Busy));
+    drop(preparing);
+    past.works.turns.lock().unwrap().had(1, Instant::now(), Instant::now());
+    assert_eq!(at(3, &greedy), Ok(()), "nobody waits for what is held");
 }
 
 /// What a disk gives that is not what was certified is no answer.
