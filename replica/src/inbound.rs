@@ -2,7 +2,8 @@
 //!
 //! Invariant: nothing of a peer reaches consensus unverified, and checks come in the order of their cost: budget,
 //! whether the message could matter, signatures. A message that is refused costs its sender time in which nothing
-//! of it is read; one that sends such messages again and again is barred from all that needs a signature.
+//! of it is read; one that sends such messages again and again is barred from all that needs a signature,
+//! and whatever else it sends is read slowly.
 
 use crate::budgets::peers::Checked;
 use crate::evidence::Kept;
@@ -48,7 +49,8 @@ impl Node {
 
     fn on_peer_message(&mut self, from: ReplicaIndex, message: PeerMessage, bytes: usize) {
         let now = Instant::now();
-        let wait = self.peer_budgets.arrived(from, bytes, now);
+        let forges = self.consensus.barred().any(|(replica, _)| replica == from);
+        let wait = self.peer_budgets.arrived(from, bytes, forges, now);
         self.slow_down(from, wait);
         match message {
             PeerMessage::FetchBlock { id } => self.blocks.serve(from, id),

@@ -354,6 +354,7 @@ impl Task {
     /// once for each height, and once for each lie.
     fn certified(&mut self, from: ReplicaIndex, certificate: &Certificate) {
         let (height, header) = (certificate.height, &certificate.header_hash);
+        tracing::debug!(replica = from, height, "a certificate in place of a COMMIT");
         let is_due = self.pipeline.in_flight().next().is_some() && self.core.trust.is_recent(height);
         let is_barred = self.core.is_barred(from) || self.forked;
         if self.is_known(height, header) || !is_due || is_barred {

@@ -77,6 +77,9 @@ fn every_command_has_help() {
         "audit tlog serve",
         "bench",
         "bench meta",
+        "bench listing",
+        "bench audit",
+        "bench state",
         "bench consensus",
     ] {
         let ran = run(quorate(command.split(' ')).arg("--help"), PATIENCE).expect(0);

@@ -3,7 +3,7 @@
 //! Invariant: whatever a peer sends, it gets no more messages, bytes, signature checks and answers out of this
 //! replica than its budgets say, and no other peer's traffic is touched (hazards A4, A13, RX4). A peer that is
 //! beyond a budget is read more slowly; one that keeps sending what does not hold is barred: what would need a
-//! signature check is dropped unread. A correct replica sends nothing that does not hold, so it is never barred,
+//! signature check is dropped unread, and all of it is read slowly. A correct replica sends nothing that does not hold, so it is never barred,
 //! and the other budgets are above what a correct one can use.
 
 use crate::budgets::bucket::{Bucket, Rate};
@@ -18,6 +18,10 @@ use std::time::{Duration, Instant};
 pub const MESSAGES: Rate = Rate { burst: 8192, per_second: 8192 };
 /// Bytes of one peer.
 pub const BYTES: Rate = Rate { burst: 32 << 20, per_second: 64 << 20 };
+/// Messages of one peer that is barred, whatever they are: it is faulty, and reading them costs something as well.
+pub const BARRED_MESSAGES: Rate = Rate { burst: 256, per_second: 256 };
+/// Bytes of one peer that is barred.
+pub const BARRED_BYTES: Rate = Rate { burst: 1 << 20, per_second: 2 << 20 };
 /// Signatures checked for envelopes that one peer forwards. Proposals and committed heights need no such budget:
 /// few of them are looked at for each height that is committed.
 pub const FORWARD_CHECKS: Rate = Rate { burst: 8192, per_second: 8192 };
@@ -57,6 +61,8 @@ impl Question {
 struct Account {
     messages: Bucket,
     bytes: Bucket,
+    barred_messages: Bucket,
+    barred_bytes: Bucket,
     forward_checks: Bucket,
     checks: Bucket,
     wasted: Bucket,
@@ -72,6 +78,8 @@ impl Account {
         Self {
             messages: Bucket::new(MESSAGES),
             bytes: Bucket::new(BYTES),
+            barred_messages: Bucket::new(BARRED_MESSAGES),
+            barred_bytes: Bucket::new(BARRED_BYTES),
             forward_checks: Bucket::new(FORWARD_CHECKS),
             checks: Bucket::new(CHECKS),
             wasted: Bucket::new(WASTED_CHECKS),
@@ -103,11 +111,17 @@ impl PeerBudgets {
         self.accounts.entry(peer).or_insert_with(Account::new)
     }
 
-    /// A message of so many bytes has arrived: for how long nothing more is to be read of the peer.
-    pub fn arrived(&mut self, peer: ReplicaIndex, bytes: usize, now: Instant) -> Duration {
+    /// A message of so many bytes has arrived: for how long nothing more is to be read of the peer, which may have been
+    /// caught with votes that are badly signed.
+    pub fn arrived(&mut self, peer: ReplicaIndex, bytes: usize, forges: bool, now: Instant) -> Duration {
+        let barred = forges || self.is_barred(peer, now);
         let account = self.account(peer);
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        account.messages.charge(1, now).max(account.bytes.charge(bytes, now))
+        let wait = account.messages.charge(1, now).max(account.bytes.charge(bytes, now));
+        if !barred {
+            return wait;
+        }
+        wait.max(account.barred_messages.charge(1, now)).max(account.barred_bytes.charge(bytes, now))
     }
 
     /// So many signatures were checked because of a message that forwards an envelope, or of another one that is
@@ -219,15 +233,15 @@ mod tests {
             for _ in 0..100 {
                 if paused <= now {
                     taken += 1;
-                    paused = now + budgets.arrived(1, 100, now);
+                    paused = now + budgets.arrived(1, 100, false, now);
                 }
             }
-            assert_eq!(budgets.arrived(2, 1000, now), Duration::ZERO, "a correct peer at 1000 a second");
+            assert_eq!(budgets.arrived(2, 1000, false, now), Duration::ZERO, "a correct peer at 1000 a second");
         }
         let allowed = MESSAGES.burst + 10 * MESSAGES.per_second;
         assert!(taken <= allowed + 10 && taken > allowed - 200, "{taken} of {allowed}");
         // Few and large ones are slowed by their bytes.
-        let wait = (0..20).map(|_| budgets.arrived(3, 16 << 20, began)).max();
+        let wait = (0..20).map(|_| budgets.arrived(3, 16 << 20, false, began)).max();
         assert!(wait.is_some_and(|wait| wait > Duration::from_secs(1)));
     }
 
@@ -248,6 +262,29 @@ mod tests {
         assert!(wasted <= WASTED_CHECKS.burst + 60 * WASTED_CHECKS.per_second + 60, "{wasted}");
         let quiet = after(began, 60_000 + 4000);
         assert!(!budgets.is_barred(1, quiet));
+    }
+
+    /// Hazard A4: who was caught lying costs little from then on, also by what needs no check.
+    #[test]
+    fn a4_who_is_barred_is_read_slowly() {
+        let (mut budgets, began) = (PeerBudgets::default(), Instant::now());
+        budgets.wasted(1, WASTED_CHECKS.burst + 60 * WASTED_CHECKS.per_second, began);
+        for (peer, forges) in [(1, false), (2, true)] {
+            let (mut paused, mut taken) = (began, 0_u64);
+            for millisecond in 0..10_000 {
+                let now = after(began, millisecond);
+                if paused <= now {
+                    taken += 8 << 10;
+                    paused = now + budgets.arrived(peer, 8 << 10, forges, now);
+                }
+            }
+            let allowed = BARRED_BYTES.burst + 10 * BARRED_BYTES.per_second;
+            assert!(taken <= allowed + (8 << 10) && taken > allowed / 4, "{taken} of {allowed}");
+        }
+        // Few, but large ones; and whoever has stopped is read as others are.
+        assert!(budgets.arrived(3, 16 << 20, true, began) > Duration::from_secs(5));
+        let quiet = after(began, 120_000);
+        assert_eq!(budgets.arrived(1, 16 << 20, false, quiet), Duration::ZERO);
     }
 
     #[test]

@@ -115,6 +115,21 @@ fn links_that_are_cut_in_one_direction() {
     });
 }
 
+/// Who learns of heights from others, because it does not hear the leader, tells clients by certificates.
+#[test]
+fn who_learns_a_certificate_first_passes_it_on_to_clients() {
+    let (cluster, network) = linked();
+    let leader = cluster.leader();
+    let follower = (leader + 1) % 4;
+    network.set(Place::Replica(leader), Place::Replica(follower), Conditions::CUT);
+    let load = ["--log", "quorate_client=debug", "bench", "consensus", "--seconds", "4", "--concurrency", "4"];
+    let said = cluster.quorate(&load).expect(0).stderr;
+    let passed_on = format!("a certificate in place of a COMMIT replica={follower} ");
+    assert!(said.contains(&passed_on), "{said:.2000}");
+    network.heal();
+    cluster.settle();
+}
+
 #[test]
 fn a_network_that_is_slow_and_loses_datagrams() {
     let (cluster, network) = linked();
