@@ -20,6 +20,8 @@ use crate::vote::vote_messages;
 pub(crate) const HEIGHTS_BUFFERED_MAX: Height = 16;
 /// Heights that may not be in the log yet: deferred records, and what is being written, generously.
 const LOGGED_LATER_MAX: Height = 64;
+/// Questions for dropped proposals between two commits: a leader that says there are any may lie.
+const DROPPED_ASKS_MAX: u32 = 3;
 /// Heights beyond twice the window about which something is kept: what is buffered, and one more message.
 pub(crate) const HEIGHTS_AHEAD: Height = 80;
 
@@ -31,12 +33,22 @@ pub(crate) struct CatchUp {
     /// Who was asked, and until when the answer is waited for.
     asked: Option<(ReplicaIndex, Monotonic)>,
     turn: usize,
-    /// When each peer was last sent a NEW-VIEW with proposals, and of which view.
-    served: BTreeMap<ReplicaIndex, (Monotonic, View)>,
+    /// When each peer was last sent a NEW-VIEW with proposals, and of which view: on its question, and otherwise.
+    served: BTreeMap<(ReplicaIndex, Served), (Monotonic, View)>,
     /// The persist that the last answer to each peer waits for, or waited.
     waiting: BTreeMap<ReplicaIndex, Token>,
-    /// When proposals that were dropped may be asked for again.
+    /// When proposals that were dropped may be asked for again, and how often they were since the last commit.
     dropped_at: Monotonic,
+    dropped_asks: u32,
+}
+
+/// Why a NEW-VIEW is sent.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Served {
+    /// The peer has asked for it.
+    Asked,
+    /// The peer shows that it has not entered the view.
+    Unasked,
 }
 
 impl CatchUp {
@@ -88,13 +100,13 @@ impl Replica {
             self.ask_new_view(from, view);
         } else if self.view.entered && (view < ours || (view == ours && !entered)) {
             reached(Probe::AnnouncedBehind);
-            self.serve_new_view(from, ours);
+            self.serve_new_view(from, ours, Served::Unasked);
         }
     }
 
     /// Sends the NEW-VIEW of the highest view that was entered, if that is `view` or a later one, and the own votes in
     /// it; its leader adds what it has proposed since. View 0 has no NEW-VIEW.
-    pub(crate) fn serve_new_view(&mut self, to: ReplicaIndex, view: View) {
+    pub(crate) fn serve_new_view(&mut self, to: ReplicaIndex, view: View, why: Served) {
         let new_view = self.last_new_view.clone();
         let known = new_view.as_ref().map_or(0, |known| known.view);
         if known < view {
@@ -108,39 +120,56 @@ impl Replica {
         }
         // It is large, and proposals are: a peer gets them about once per retry time, however often it asks.
         let patience = self.configuration.timeouts().resend / 2;
-        let served = self.catch_up.served.get(&to);
+        let served = self.catch_up.served.get(&(to, why));
         if served.is_some_and(|(at, view)| *view == known && now.since(*at) < patience) {
             reached(Probe::NewViewServedBefore);
             return;
         }
-        self.catch_up.served.insert(to, (now, known));
+        self.catch_up.served.insert((to, why), (now, known));
         if let Some(new_view) = new_view {
             self.send(to, PeerMessage::NewView((*new_view).clone()));
         }
-        let votes = vote_messages(self.votes_to_repeat());
+        // Whoever is halted answers, and votes no more (rule R5).
+        let votes = if self.halted.is_some() { Vec::new() } else { self.votes_to_repeat() };
+        let votes = vote_messages(votes);
         for message in self.proposals_to_repeat().into_iter().chain(votes) {
             self.send(to, message);
         }
     }
 
-    /// What came while this replica was too far behind is gone, and nobody knows that. Whoever has caught up asks for
-    /// it, or all would wait for the retry time where this one is needed for a quorum.
-    pub(crate) fn ask_for_dropped(&mut self) {
+    /// Whether the next proposal is among those that came while this replica was too far behind: they are gone, and
+    /// nobody knows that.
+    fn lacks_dropped(&self) -> bool {
         let next = self.chain_top().saturating_add(1);
-        let is_due = self.is_active()
+        self.is_active()
+            && self.view.settled
             && self.view.too_high >= next
             && next <= self.window_end()
             && !self.view.pre_prepares.contains_key(&next)
-            && self.catch_up.dropped_at <= self.now
+            && self.catch_up.dropped_asks < DROPPED_ASKS_MAX
             // What others have committed meanwhile comes with its certificate.
-            && self.catch_up.believed(self.configuration.members().f()) < next;
-        if is_due {
+            && self.catch_up.believed(self.configuration.members().f()) < next
+    }
+
+    /// Whoever has caught up asks for what it dropped, or all would wait for the retry time where this one is needed for
+    /// a quorum. Less often than peers let the same question pass.
+    pub(crate) fn ask_for_dropped(&mut self) {
+        if self.catch_up.dropped_at <= self.now && self.lacks_dropped() {
             reached(Probe::DroppedAsked);
-            // Until more is dropped: whoever leads cannot make this one ask for ever.
-            self.view.too_high = 0;
-            self.catch_up.dropped_at = self.now.plus(self.configuration.timeouts().resend / 2);
+            self.catch_up.dropped_asks = self.catch_up.dropped_asks.saturating_add(1);
+            self.catch_up.dropped_at = self.now.plus(self.configuration.timeouts().resend / 8 * 5);
             self.broadcast(PeerMessage::FetchNewView { view: self.view.number });
         }
+    }
+
+    /// When that may be due.
+    pub(crate) fn dropped_at(&self) -> Option<Monotonic> {
+        self.lacks_dropped().then_some(self.catch_up.dropped_at)
+    }
+
+    /// A height was committed.
+    pub(crate) fn caught_up_by_one(&mut self) {
+        self.catch_up.dropped_asks = 0;
     }
 
     pub(crate) fn serve_committed(&mut self, to: ReplicaIndex, from: Height) {

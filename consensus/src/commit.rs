@@ -226,6 +226,7 @@ impl Replica {
         let height = self.committed.height;
         remember(&mut self.recent, self.committed.hash, height);
         self.decided.remove(&height);
+        self.caught_up_by_one();
         self.votes.prune(height);
         self.view.prune(height);
         if self.view.entered && height == self.view.base.0 && self.view.last_prepared < height {

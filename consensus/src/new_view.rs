@@ -14,6 +14,7 @@ use quorate_protocol::view_change::{NewView, SignedClaim, ViewChange};
 use quorate_protocol::{PeerMessage, ReplicaIndex, VoteKind};
 
 use crate::block::Path;
+use crate::catch_up::Served;
 use crate::door::rank;
 use crate::effect::Effect;
 use crate::mutant::{Mutant, broken, less};
@@ -35,7 +36,7 @@ impl Replica {
             let grace = self.configuration.timeouts().resend / 2;
             if view < self.view.number || self.now.since(self.view.entered_at) >= grace {
                 reached(Probe::ViewChangeAnswered);
-                self.serve_new_view(replica, self.view.number);
+                self.serve_new_view(replica, self.view.number, Served::Unasked);
             }
             return;
         }

@@ -14,7 +14,7 @@ use quorate_protocol::{BatchTime, Epoch, Header, Height, PeerMessage, PrePrepare
 
 use crate::bar::Bars;
 use crate::block::Blocks;
-use crate::catch_up::CatchUp;
+use crate::catch_up::{CatchUp, Served};
 use crate::configuration::Configuration;
 use crate::door::rank;
 use crate::effect::{Effect, HaltReason, Token};
@@ -309,7 +309,7 @@ impl Replica {
             PeerMessage::Committed(batches) => self.on_committed(from, batches.into_inner()),
             PeerMessage::FetchBatches { header, above } => self.serve_batches(from, header, above),
             PeerMessage::Batches(batches) => self.on_batches(batches.into_inner()),
-            PeerMessage::FetchNewView { view } => self.serve_new_view(from, view),
+            PeerMessage::FetchNewView { view } => self.serve_new_view(from, view, Served::Asked),
             PeerMessage::Proposed(statement) => self.on_proposed(&statement),
             // Only the driver knows the session's next number and feeds a request instead; blocks and stored
             // evidence are the driver's alone.

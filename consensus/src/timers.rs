@@ -290,6 +290,7 @@ impl Replica {
             self.timers.resend_at,
             self.fetches.next_at(),
             self.catch_up_at(),
+            self.dropped_at(),
             self.forward_at(),
             self.judge_at(),
             self.tick_at(),

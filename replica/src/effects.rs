@@ -21,7 +21,12 @@ impl Node {
             Effect::Send { to, message } => {
                 self.flush_votes();
                 let bytes = self.peers.send(to, &message);
-                if matches!(*message, PeerMessage::Batches(_) | PeerMessage::NewView(_)) {
+                // Proposals are sent to one alone only as a part of such an answer.
+                let answers = matches!(
+                    *message,
+                    PeerMessage::Batches(_) | PeerMessage::NewView(_) | PeerMessage::PrePrepare(_)
+                );
+                if answers {
                     self.peer_budgets.answered(to, bytes, Instant::now());
                 }
             }

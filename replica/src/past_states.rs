@@ -260,6 +260,7 @@ impl Works {
         };
         // It may have been this one.
         if let Some(found) = self.find(height) {
+            lock(&self.turns).answered(key, height);
             return Ok(found);
         }
         let began = Instant::now();
@@ -268,11 +269,12 @@ impl Works {
         }
         let prepared = self.prepare(height);
         let now = Instant::now();
-        lock(&self.turns).had(height, began, now);
+        lock(&self.turns).rest(began, now);
         let held = prepared?;
         tracing::debug!(height, bytes = held.bytes, took = ?now.saturating_duration_since(began), "a past height");
         let found = (Arc::clone(&held.state), held.certificate.clone());
         lock(&self.held).push(held);
+        lock(&self.turns).held(height);
         self.tidy(now);
         Ok(found)
     }

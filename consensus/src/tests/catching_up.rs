@@ -391,6 +391,12 @@ fn hand_over_to_one_that_is_far_behind_needs_no_time_out() {
         net.lose = Box::new(|from, _, message| from == 0 && !matches!(message, PeerMessage::Resign(_)));
         net.step(0, Input::Resign);
         (1..4).for_each(|i| net.step(i, Input::Disconnected(0)));
+        net.settle();
+        // What is sent to it because it seems to be behind does not count as an answer.
+        for peer in [1, 2] {
+            let announcement = Announcement { epoch: 0, view: 1, entered: false, committed: 0 };
+            net.deliver(3, peer, PeerMessage::Announce(announcement));
+        }
         for first in behind..behind + 20 {
             let envelope = net.envelope(1, first, 1, 0);
             net.request_all(&envelope);

@@ -92,7 +92,9 @@ impl Account {
     fn may_ask(&mut self, question: Question, now: Instant) -> bool {
         self.asked.retain(|_, at| now.saturating_duration_since(*at) < QUESTION_INTERVAL);
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner).wait(now);
-        if !answers.is_zero() || self.asked.len() >= QUESTIONS_MAX || self.asked.contains_key(&question) {
+        // Who has just caught up may be needed in this view; consensus answers it once in a while only.
+        let indebted = !answers.is_zero() && !matches!(question, Question::NewView(_));
+        if indebted || self.asked.len() >= QUESTIONS_MAX || self.asked.contains_key(&question) {
             return false;
         }
         self.asked.insert(question, now);
@@ -236,7 +238,11 @@ mod tests {
                     paused = now + budgets.arrived(1, 100, false, now);
                 }
             }
-            assert_eq!(budgets.arrived(2, 1000, false, now), Duration::ZERO, "a correct peer at 1000 a second");
+            assert_eq!(
+                budgets.arrived(2, 1000, false, now),
+                Duration::ZERO,
+                "a correct peer at 1000 a second"
+            );
         }
         let allowed = MESSAGES.burst + 10 * MESSAGES.per_second;
         assert!(taken <= allowed + 10 && taken > allowed - 200, "{taken} of {allowed}");
@@ -302,6 +308,10 @@ mod tests {
         assert!(budgets.read(1).is_some());
         // It has had more than its share: nothing until that is made good.
         assert!(!budgets.may_ask(1, &ask(9), after(began, 1000)));
+        assert!(
+            budgets.may_ask(1, &PeerMessage::FetchNewView { view: 3 }, after(began, 1000)),
+            "but for this"
+        );
         assert!(budgets.may_ask(1, &ask(9), after(began, 1600)));
         assert!(budgets.may_ask(2, &ask(9), began));
         // Short answers cost something as well: one who asks for one after the other is not served for ever.

@@ -226,7 +226,7 @@ fn who_asks_for_many_heights_waits_between_them() {
     let now = Instant::now();
     let rest = past.works.turns.lock().unwrap().rest_until;
     assert!(rest.is_some(), "a rest follows");
-    past.works.turns.lock().unwrap().had(3, now, now + Duration::from_secs(60));
+    past.works.turns.lock().unwrap().rest(now, now + Duration::from_secs(60));
     assert!(busy(2) && !busy(3), "which lasts as long as the preparation");
     *past.works.turns.lock().unwrap() = Turns::default();
     assert!(!busy(2));
@@ -245,14 +245,15 @@ fn principals_have_heights_prepared_in_turn() {
     let preparing = past.works.preparing.lock().unwrap();
     assert_eq!(at(2, &patient), Err(Refusal::Busy));
     drop(preparing);
-    past.works.turns.lock().unwrap().had(1, Instant::now(), Instant::now());
+    past.works.turns.lock().unwrap().rest(Instant::now(), Instant::now());
     assert_eq!(at(3, &greedy), Err(Refusal::Busy), "it is another one's turn");
     assert_eq!(at(2, &patient), Ok(()));
     *past.works.turns.lock().unwrap() = Turns::default();
     let preparing = past.works.preparing.lock().unwrap();
     assert_eq!(at(1, &patient), Err(Refusal::Busy));
     drop(preparing);
-    past.works.turns.lock().unwrap().had(1, Instant::now(), Instant::now());
+    past.works.turns.lock().unwrap().rest(Instant::now(), Instant::now());
+    past.works.turns.lock().unwrap().held(1);
     assert_eq!(at(3, &greedy), Ok(()), "nobody waits for what is held");
 }
 
