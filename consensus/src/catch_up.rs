@@ -157,7 +157,8 @@ impl Replica {
         if self.catch_up.dropped_at <= self.now && self.lacks_dropped() {
             reached(Probe::DroppedAsked);
             self.catch_up.dropped_asks = self.catch_up.dropped_asks.saturating_add(1);
-            self.catch_up.dropped_at = self.now.plus(self.configuration.timeouts().resend / 8 * 5);
+            self.catch_up.dropped_at =
+                self.now.plus((self.configuration.timeouts().resend / 8).saturating_mul(5));
             self.broadcast(PeerMessage::FetchNewView { view: self.view.number });
         }
     }

@@ -210,15 +210,17 @@ impl BlockKeeper {
         let _ = self.jobs.push(Asker::Peer(peer), Job::Serve(peer, id));
     }
 
-    /// A block from a peer: kept if it is one that was asked for.
-    pub fn arrived(&mut self, from: ReplicaIndex, descriptor: BlockDescriptor, content: Vec<u8>) {
-        if self.lacking.arrived(&descriptor.id(), Instant::now()) {
+    /// A block from a peer: kept if it is one that was asked for, which is what comes back.
+    pub fn arrived(&mut self, from: ReplicaIndex, descriptor: BlockDescriptor, content: Vec<u8>) -> bool {
+        let wanted = self.lacking.arrived(&descriptor.id(), Instant::now());
+        if wanted {
             // A sweep of an older state that has no row of it may be waiting behind this.
             let expires = self.now.plus(PROMISE_MIN);
             // When the threads are too busy, it is asked for again.
             let fetched = Fetched { from, descriptor, content, expires };
             let _ = self.jobs.push(Asker::Own, Job::Keep(fetched));
         }
+        wanted
     }
 
     /// Notes what a committed batch refers to and this replica lacks; asks peers; sweeps now and then.

@@ -23,6 +23,9 @@ use std::time::{Duration, Instant};
 /// what refusing it costs.
 const REFUSED_PAUSE: Duration = Duration::from_millis(5);
 
+/// How long messages of a peer that is barred, or sends much that is useless, are read one by one.
+const ONE_BY_ONE: Duration = Duration::from_secs(4);
+
 /// Why an envelope does not get in.
 pub(crate) enum Refused {
     /// It can have no effect at the committed height, which may be a matter of time; no signature was checked.
@@ -52,10 +55,18 @@ impl Node {
         let forges = self.consensus.barred().any(|(replica, _)| replica == from);
         let wait = self.peer_budgets.arrived(from, bytes, forges, now);
         self.slow_down(from, wait);
+        if forges || self.peer_budgets.is_barred(from, now) {
+            self.peers.read_one_by_one(from, ONE_BY_ONE);
+            if asks(&message) {
+                return;
+            }
+        }
         match message {
             PeerMessage::FetchBlock { id } => self.blocks.serve(from, id),
             PeerMessage::Block { descriptor, content } => {
-                self.blocks.arrived(from, descriptor, content.into_inner());
+                if !self.blocks.arrived(from, descriptor, content.into_inner()) {
+                    self.useless(from, bytes, now);
+                }
             }
             message if !self.peer_budgets.may_ask(from, &message, now) => {
                 tracing::debug!(from, "a peer asks too often");
@@ -70,14 +81,21 @@ impl Node {
                 self.peer_budgets.answered(from, bytes, now);
             }
             PeerMessage::Evidence(evidence) => self.on_evidence(from, *evidence, now),
-            PeerMessage::Forward(envelope) => self.on_forwarded(from, envelope, now),
-            message => self.on_consensus_message(from, message, now),
+            PeerMessage::Forward(envelope) => self.on_forwarded(from, envelope, bytes, now),
+            message => self.on_consensus_message(from, message, bytes, now),
         }
     }
 
-    fn on_consensus_message(&mut self, from: ReplicaIndex, message: PeerMessage, now: Instant) {
+    fn on_consensus_message(&mut self, from: ReplicaIndex, message: PeerMessage, bytes: usize, now: Instant) {
+        // A leader repeats its proposals, which may be large, for those who miss some.
+        let repeats = matches!(message, PeerMessage::PrePrepare(_)) && self.consensus.status().leader == from;
         // What can decide nothing any more is dropped before its signatures are checked.
-        let Some(message) = self.consensus.screen(from, message) else { return };
+        let Some(message) = self.consensus.screen(from, message) else {
+            if !repeats {
+                self.useless(from, bytes, now);
+            }
+            return;
+        };
         if self.peer_budgets.is_barred(from, now) && needs_checks(from, &message) {
             return;
         }
@@ -95,6 +113,15 @@ impl Node {
                     self.keep_evidence(evidence);
                 }
             }
+        }
+    }
+
+    /// A message of a peer changed nothing.
+    fn useless(&mut self, from: ReplicaIndex, bytes: usize, now: Instant) {
+        let wait = self.peer_budgets.useless(from, bytes, now);
+        if !wait.is_zero() {
+            self.slow_down(from, wait);
+            self.peers.read_one_by_one(from, ONE_BY_ONE);
         }
     }
 
@@ -169,7 +196,7 @@ impl Node {
     }
 
     /// An envelope of a client that a peer forwards.
-    fn on_forwarded(&mut self, from: ReplicaIndex, envelope: Envelope, now: Instant) {
+    fn on_forwarded(&mut self, from: ReplicaIndex, envelope: Envelope, bytes: usize, now: Instant) {
         if self.peer_budgets.is_barred(from, now) {
             return;
         }
@@ -180,7 +207,7 @@ impl Node {
         self.slow_down(from, wait);
         match admitted {
             Ok(envelope) => self.inputs.push_back(Due::Request(envelope)),
-            Err(Refused::Useless) => {}
+            Err(Refused::Useless) => self.useless(from, bytes, now),
             // A correct replica has checked what it forwards.
             Err(Refused::Faulty { checks }) => {
                 self.refuse(from, checks, &"an envelope that no correct replica forwards", now);
@@ -246,6 +273,18 @@ impl Node {
             }
         });
     }
+}
+
+/// Whether a message asks for something that is large or lies on the disk.
+const fn asks(message: &PeerMessage) -> bool {
+    matches!(
+        message,
+        PeerMessage::FetchBlock { .. }
+            | PeerMessage::FetchCommitted { .. }
+            | PeerMessage::FetchBatches { .. }
+            | PeerMessage::FetchNewView { .. }
+            | PeerMessage::FetchEvidence { .. }
+    )
 }
 
 /// Whether the door checks signatures of a message; not those of votes that the voter itself brings.

@@ -58,6 +58,44 @@ impl Pause {
 pub(crate) struct Permit {
     _bytes: OwnedSemaphorePermit,
     _messages: OwnedSemaphorePermit,
+    _turn: Option<OwnedSemaphorePermit>,
+}
+
+impl Permit {
+    /// The same, which also holds its sender's turn.
+    pub(crate) fn with_turn(self, turn: Option<OwnedSemaphorePermit>) -> Self {
+        Self { _turn: turn, ..self }
+    }
+}
+
+/// One message at a time of a sender for some time, whichever of its lanes brings it: the next one is read when that one
+/// has been taken over.
+#[derive(Debug)]
+pub(crate) struct OneByOne {
+    until: Mutex<Option<Instant>>,
+    turn: Arc<Semaphore>,
+}
+
+impl OneByOne {
+    /// Not at the moment.
+    pub(crate) fn new() -> Self {
+        Self { until: Mutex::new(None), turn: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// From now on, for `time`.
+    pub(crate) fn extend(&self, time: Duration) {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now().checked_add(time);
+    }
+
+    /// Waits for the turn; none is needed while all may be read at once.
+    pub(crate) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        if until.is_none_or(|until| until < Instant::now()) {
+            return None;
+        }
+        // Never closed.
+        self.turn.clone().acquire_owned().await.ok()
+    }
 }
 
 impl Budget {
@@ -72,7 +110,7 @@ impl Budget {
         let count = u32::try_from(bytes).ok()?;
         let messages = self.messages.clone().acquire_owned().await.ok()?;
         let bytes = self.bytes.clone().acquire_many_owned(count).await.ok()?;
-        Some(Permit { _bytes: bytes, _messages: messages })
+        Some(Permit { _bytes: bytes, _messages: messages, _turn: None })
     }
 
     /// Room for one message of this size, if there is any now.
@@ -80,6 +118,6 @@ impl Budget {
         let count = u32::try_from(bytes).ok()?;
         let messages = self.messages.clone().try_acquire_owned().ok()?;
         let bytes = self.bytes.clone().try_acquire_many_owned(count).ok()?;
-        Some(Permit { _bytes: bytes, _messages: messages })
+        Some(Permit { _bytes: bytes, _messages: messages, _turn: None })
     }
 }

@@ -16,7 +16,7 @@ use quorate_protocol::{PeerMessage, ReplicaIndex};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::address::resolve;
-use crate::budget::{Budget, Pause, Permit};
+use crate::budget::{Budget, OneByOne, Pause, Permit};
 use crate::endpoint::ReplicaTransportConfiguration;
 use crate::error::{FrameError, TransportError};
 use crate::fair;
@@ -117,6 +117,7 @@ struct Peer {
     lanes: [LaneState; LANES],
     current: Mutex<Option<Connection>>,
     pause: Pause,
+    one_by_one: OneByOne,
 }
 
 #[derive(Debug)]
@@ -129,7 +130,7 @@ struct LaneState {
 impl Peer {
     fn new() -> Self {
         let lanes = Lane::ALL.map(|lane| LaneState { lane, outbox: lane.outbox(), inbox: lane.inbox() });
-        Self { lanes, current: Mutex::new(None), pause: Pause::default() }
+        Self { lanes, current: Mutex::new(None), pause: Pause::default(), one_by_one: OneByOne::new() }
     }
 
     fn lane(&self, wanted: Lane) -> Option<&LaneState> {
@@ -217,6 +218,14 @@ impl PeerNetwork {
     pub fn pause(&self, peer: ReplicaIndex, time: Duration) {
         if let Some(peer) = self.peer(peer) {
             peer.pause.extend(time);
+        }
+    }
+
+    /// Reads one message of a peer at a time, over all its lanes, for `time` from now on: otherwise as much as its inboxes
+    /// hold is read and decoded after each pause, before the first of it can be held against it.
+    pub fn read_one_by_one(&self, peer: ReplicaIndex, time: Duration) {
+        if let Some(peer) = self.peer(peer) {
+            peer.one_by_one.extend(time);
         }
     }
 
@@ -492,7 +501,12 @@ async fn read_message(
     let state = peer.lane(lane).ok_or(FrameError::Protocol("no such peer"))?;
     peer.pause.wait().await;
     let length = reader.length().await?.ok_or(FrameError::Protocol("a lane was finished"))?;
-    let permit = state.inbox.take(length).await.ok_or(FrameError::Protocol("no budget"))?;
+    let turn = peer.one_by_one.turn().await;
+    if turn.is_some() {
+        // What the message before it has cost.
+        peer.pause.wait().await;
+    }
+    let permit = state.inbox.take(length).await.ok_or(FrameError::Protocol("no budget"))?.with_turn(turn);
     let message = decode_body(&reader.body(length).await?)?;
     if !lane.carries(&message) {
         return Err(FrameError::Protocol("a message on a lane that is not its own"));

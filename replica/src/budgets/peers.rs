@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 pub const MESSAGES: Rate = Rate { burst: 8192, per_second: 8192 };
 /// Bytes of one peer.
 pub const BYTES: Rate = Rate { burst: 32 << 20, per_second: 64 << 20 };
+/// Bytes of one peer's messages that change nothing here: late votes, what others have forwarded already, blocks that
+/// nobody asked for. Of a correct replica these are few, but for proposals that a leader repeats, which do not count.
+pub const USELESS_BYTES: Rate = Rate { burst: 32 << 20, per_second: 8 << 20 };
 /// Messages of one peer that is barred, whatever they are: it is faulty, and reading them costs something as well.
 pub const BARRED_MESSAGES: Rate = Rate { burst: 256, per_second: 256 };
 /// Bytes of one peer that is barred.
@@ -28,7 +31,9 @@ pub const FORWARD_CHECKS: Rate = Rate { burst: 8192, per_second: 8192 };
 /// Signatures checked for all other messages of one peer.
 pub const CHECKS: Rate = Rate { burst: 4096, per_second: 2048 };
 /// Signatures checked for messages of one peer that were then refused.
-pub const WASTED_CHECKS: Rate = Rate { burst: 256, per_second: 16 };
+pub const WASTED_CHECKS: Rate = Rate { burst: 64, per_second: 4 };
+/// How long a peer is barred that goes beyond that.
+pub const BARRED_TIME: Duration = Duration::from_secs(10);
 /// Bytes of the past that one peer gets on its questions.
 pub const ANSWERS: Rate = Rate { burst: 16 << 20, per_second: 32 << 20 };
 /// What an answer counts for at least: to find it costs something, however short it is.
@@ -61,11 +66,13 @@ impl Question {
 struct Account {
     messages: Bucket,
     bytes: Bucket,
+    useless: Bucket,
     barred_messages: Bucket,
     barred_bytes: Bucket,
     forward_checks: Bucket,
     checks: Bucket,
     wasted: Bucket,
+    barred_until: Option<Instant>,
     /// Charged by the thread that reads the past.
     answers: Arc<Mutex<Bucket>>,
     /// Whether committed heights are being read for it.
@@ -78,11 +85,13 @@ impl Account {
         Self {
             messages: Bucket::new(MESSAGES),
             bytes: Bucket::new(BYTES),
+            useless: Bucket::new(USELESS_BYTES),
             barred_messages: Bucket::new(BARRED_MESSAGES),
             barred_bytes: Bucket::new(BARRED_BYTES),
             forward_checks: Bucket::new(FORWARD_CHECKS),
             checks: Bucket::new(CHECKS),
             wasted: Bucket::new(WASTED_CHECKS),
+            barred_until: None,
             answers: Arc::new(Mutex::new(Bucket::new(ANSWERS))),
             reading: Arc::new(AtomicBool::new(false)),
             asked: BTreeMap::new(),
@@ -126,6 +135,11 @@ impl PeerBudgets {
         wait.max(account.barred_messages.charge(1, now)).max(account.barred_bytes.charge(bytes, now))
     }
 
+    /// A message of so many bytes changed nothing: for how long nothing more is to be read of the peer.
+    pub fn useless(&mut self, peer: ReplicaIndex, bytes: usize, now: Instant) -> Duration {
+        self.account(peer).useless.charge(u64::try_from(bytes).unwrap_or(u64::MAX), now)
+    }
+
     /// So many signatures were checked because of a message that forwards an envelope, or of another one that is
     /// no proposal and no committed height: for how long nothing more is to be read of the peer.
     pub fn checked(&mut self, peer: ReplicaIndex, kind: Checked, checks: u64, now: Instant) -> Duration {
@@ -140,12 +154,15 @@ impl PeerBudgets {
     /// So many of them were for a message that is refused.
     pub fn wasted(&mut self, peer: ReplicaIndex, checks: u64, now: Instant) {
         // A message that breaks a rule before its signature is looked at is an error as well.
-        self.account(peer).wasted.charge(checks.max(1), now);
+        let account = self.account(peer);
+        if !account.wasted.charge(checks.max(1), now).is_zero() {
+            account.barred_until = now.checked_add(BARRED_TIME);
+        }
     }
 
     /// Whether nothing of the peer is looked at that would need a signature check.
     pub fn is_barred(&self, peer: ReplicaIndex, now: Instant) -> bool {
-        self.accounts.get(&peer).is_some_and(|account| !account.wasted.wait(now).is_zero())
+        self.accounts.get(&peer).and_then(|account| account.barred_until).is_some_and(|until| now < until)
     }
 
     /// Whether a message may pass that asks for the past, if it does: not more often than a correct replica
@@ -251,6 +268,24 @@ mod tests {
         assert!(wait.is_some_and(|wait| wait > Duration::from_secs(1)));
     }
 
+    /// Hazard A4: what changes nothing is read slowly after a while, also of who is never caught.
+    #[test]
+    fn a4_useless_bytes_are_slowed_and_late_votes_are_not() {
+        let (mut budgets, began) = (PeerBudgets::default(), Instant::now());
+        let (mut paused, mut taken) = (began, 0_u64);
+        for millisecond in 0..10_000 {
+            let now = after(began, millisecond);
+            if paused <= now {
+                taken += 64 << 10;
+                paused = now + budgets.useless(1, 64 << 10, now);
+            }
+            // Two late votes of each of 1000 heights a second.
+            assert_eq!(budgets.useless(2, 2 * 200, now), Duration::ZERO);
+        }
+        let allowed = USELESS_BYTES.burst + 10 * USELESS_BYTES.per_second;
+        assert!(taken <= allowed + (64 << 10) && taken > allowed - (1 << 20), "{taken} of {allowed}");
+    }
+
     /// Hazard A13: who wastes checks is barred, and is heard again after it has stopped.
     #[test]
     fn a13_a_peer_whose_messages_do_not_hold_is_barred_for_a_while() {
@@ -266,7 +301,7 @@ mod tests {
             assert!(!budgets.is_barred(2, now));
         }
         assert!(wasted <= WASTED_CHECKS.burst + 60 * WASTED_CHECKS.per_second + 60, "{wasted}");
-        let quiet = after(began, 60_000 + 4000);
+        let quiet = after(began, 60_000 + 11_000);
         assert!(!budgets.is_barred(1, quiet));
     }
 
