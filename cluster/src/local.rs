@@ -15,10 +15,12 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a replica may take to stop after SIGTERM before it is killed.
 pub const STOP_PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is looked whether one has ended.
+const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// How long a replica may take to write its pid file.
 pub const START_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -353,7 +355,14 @@ impl LocalCluster {
         if gone {
             let mut children = self.children.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(mut child) = children.remove(&replica) {
-                let _ = child.wait();
+                // One that crashes on purpose may have started again in the moment in which it was stopping.
+                let began = Instant::now();
+                while matches!(child.try_wait(), Ok(None)) {
+                    if began.elapsed() > STOP_PATIENCE {
+                        let _ = child.kill();
+                    }
+                    std::thread::sleep(LOOK_INTERVAL);
+                }
             }
         }
         gone
