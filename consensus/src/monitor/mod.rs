@@ -119,20 +119,20 @@ impl Monitor {
         self.strikes >= STRIKES
     }
 
-    /// The delay that the other leaders reached: the upper median, which f of them cannot lower or raise
-    /// beyond what correct ones reached as soon as 2f + 1 have led.
-    fn reference(&self, leader: ReplicaIndex) -> Option<u64> {
+    /// The delay that the other leaders reached: the (f+1)-th highest, so that one of those who were as slow is correct.
+    /// While fewer have led nothing excuses a leader, or the f liars that lead first would excuse each other.
+    fn reference(&self, leader: ReplicaIndex, f: usize) -> Option<u64> {
         let others = self.reached.iter().filter(|(replica, _)| **replica != leader);
         let mut delays: Vec<u64> = others.map(|(_, delay)| *delay).collect();
-        delays.sort_unstable();
-        delays.get(delays.len() / 2).copied()
+        delays.sort_unstable_by(|a, b| b.cmp(a));
+        delays.get(f).copied()
     }
 
     /// The delay that is allowed.
-    pub(crate) fn allowed(&self, leader: ReplicaIndex, least: u64, most: u64) -> u64 {
+    pub(crate) fn allowed(&self, leader: ReplicaIndex, f: usize, least: u64, most: u64) -> u64 {
         let commit = self.commits.median().unwrap_or(0);
         let by_load = least.saturating_add(commit.saturating_mul(COMMITS));
-        let by_others = self.reference(leader).unwrap_or(0).saturating_mul(RATIO);
+        let by_others = self.reference(leader, f).unwrap_or(0).saturating_mul(RATIO);
         by_load.max(by_others).saturating_mul(1 << self.leniency.min(LENIENCY_MAX)).min(most)
     }
 
@@ -205,7 +205,7 @@ impl Replica {
     fn allowed_delay(&self) -> u64 {
         let Self { configuration, monitor, .. } = self;
         let least = configuration.parameters().monitor.delay_min;
-        monitor.allowed(self.leader(), least, configuration.timeouts().request)
+        monitor.allowed(self.leader(), configuration.members().f(), least, configuration.timeouts().request)
     }
 
     /// How long a request that the leader surely has may stay out of its proposals.
@@ -257,10 +257,11 @@ mod tests {
 
     const MILLISECOND: u64 = 1_000_000;
     const WINDOW: u64 = 100 * MILLISECOND;
+    const F: usize = 1;
 
     fn window(monitor: &mut Monitor, at: u64, leader: ReplicaIndex, delay: u64) {
         (0..4).for_each(|_| monitor.delays.add(delay));
-        let allowed = monitor.allowed(leader, 5 * MILLISECOND, 1000 * MILLISECOND);
+        let allowed = monitor.allowed(leader, F, 5 * MILLISECOND, 1000 * MILLISECOND);
         monitor.judge(Monotonic(at.saturating_mul(WINDOW)), WINDOW, (leader, allowed), false);
     }
 
@@ -307,10 +308,26 @@ mod tests {
                 }
             }
         }
-        assert!(left <= 1, "{left} views are left");
+        assert!(left <= 2, "{left} views are left");
         // One that is far beyond the others still is none of them.
-        let slow = monitor.allowed(0, 5 * MILLISECOND, 10_000 * MILLISECOND);
-        assert!(slow <= 400 * MILLISECOND, "{slow}");
+        let slow = monitor.allowed(0, F, 5 * MILLISECOND, 10_000 * MILLISECOND);
+        assert!(slow <= 800 * MILLISECOND, "{slow}");
+    }
+
+    #[test]
+    fn a2_liars_who_lead_first_do_not_excuse_each_other() {
+        let mut monitor = Monitor::default();
+        for leader in 0..2 {
+            let before = u64::from(leader) * 10;
+            for at in 1..=2 {
+                (0..4).for_each(|_| monitor.delays.add(300 * MILLISECOND));
+                let allowed = monitor.allowed(leader, 2, 5 * MILLISECOND, 1000 * MILLISECOND);
+                let now = Monotonic((before + at).saturating_mul(WINDOW));
+                monitor.judge(now, WINDOW, (leader, allowed), false);
+            }
+            assert!(monitor.suspects(), "leader {leader}");
+            monitor.view_left(Monotonic((before + 3).saturating_mul(WINDOW)), true);
+        }
     }
 
     #[test]
