@@ -353,8 +353,9 @@ impl LocalCluster {
     fn wait_gone(&self, replica: ReplicaIndex, patience: Duration) -> bool {
         let gone = process::wait_gone(&self.replica_directory(replica), patience);
         if gone {
-            let mut children = self.children.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(mut child) = children.remove(&replica) {
+            // Not under the lock: whoever starts or stops another one does not wait for this one.
+            let child = self.children.lock().unwrap_or_else(PoisonError::into_inner).remove(&replica);
+            if let Some(mut child) = child {
                 // One that crashes on purpose may have started again in the moment in which it was stopping.
                 let began = Instant::now();
                 while matches!(child.try_wait(), Ok(None)) {
