@@ -58,13 +58,18 @@ impl Pause {
 pub(crate) struct Permit {
     _bytes: OwnedSemaphorePermit,
     _messages: OwnedSemaphorePermit,
-    _turn: Option<OwnedSemaphorePermit>,
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Permit {
     /// The same, which also holds its sender's turn.
     pub(crate) fn with_turn(self, turn: Option<OwnedSemaphorePermit>) -> Self {
-        Self { _turn: turn, ..self }
+        Self { turn, ..self }
+    }
+
+    /// Whether it holds one.
+    pub(crate) const fn has_turn(&self) -> bool {
+        self.turn.is_some()
     }
 }
 
@@ -110,7 +115,7 @@ impl Budget {
         let count = u32::try_from(bytes).ok()?;
         let messages = self.messages.clone().acquire_owned().await.ok()?;
         let bytes = self.bytes.clone().acquire_many_owned(count).await.ok()?;
-        Some(Permit { _bytes: bytes, _messages: messages, _turn: None })
+        Some(Permit { _bytes: bytes, _messages: messages, turn: None })
     }
 
     /// Room for one message of this size, if there is any now.
@@ -118,6 +123,6 @@ impl Budget {
         let count = u32::try_from(bytes).ok()?;
         let messages = self.messages.clone().try_acquire_owned().ok()?;
         let bytes = self.bytes.clone().try_acquire_many_owned(count).ok()?;
-        Some(Permit { _bytes: bytes, _messages: messages, _turn: None })
+        Some(Permit { _bytes: bytes, _messages: messages, turn: None })
     }
 }

@@ -75,17 +75,28 @@ pub enum PeerEvent {
 
 /// The receiving end of the network of replicas.
 #[derive(Debug)]
-pub struct PeerEvents(fair::Receiver<(PeerEvent, Permit)>);
+pub struct PeerEvents {
+    receiver: fair::Receiver<(PeerEvent, Permit)>,
+    /// Of the last event, if it holds its sender's turn: the next message of that sender is read when this one has been
+    /// worked off, and what it cost is known.
+    turn: Option<Permit>,
+}
 
 impl PeerEvents {
     /// The next event; `None` after the transport ended. Cancelling it loses nothing.
     pub async fn recv(&mut self) -> Option<PeerEvent> {
-        self.0.recv().await.map(|(event, _)| event)
+        self.turn = None;
+        let (event, permit) = self.receiver.recv().await?;
+        self.turn = Some(permit).filter(Permit::has_turn);
+        Some(event)
     }
 
     /// The next event, if one is there.
     pub fn try_recv(&mut self) -> Option<PeerEvent> {
-        self.0.try_recv().map(|(event, _)| event)
+        self.turn = None;
+        let (event, permit) = self.receiver.try_recv()?;
+        self.turn = Some(permit).filter(Permit::has_turn);
+        Some(event)
     }
 }
 
@@ -166,7 +177,7 @@ impl PeerNetwork {
         // Permits bound what is in this channel; see `budget`.
         let (events, receiver) = fair::channel();
         let peers = (0..n).map(|_| Peer::new()).collect();
-        (Self(Arc::new(Network { me, peers, events })), PeerEvents(receiver))
+        (Self(Arc::new(Network { me, peers, events })), PeerEvents { receiver, turn: None })
     }
 
     /// This replica's index.

@@ -30,6 +30,8 @@ struct Waiting {
 pub struct Turns {
     /// Nothing is prepared before that.
     pub(super) rest_until: Option<Instant>,
+    /// How long the last rest is.
+    rest: Duration,
     /// Who was refused, in order.
     waiting: Vec<Waiting>,
     /// Since when the first one of them is.
@@ -56,7 +58,9 @@ impl Turns {
     fn tidy(&mut self, now: Instant) {
         let is_old = |since: Instant| now.saturating_duration_since(since) >= KEPT;
         self.waiting.retain(|waiting| !is_old(waiting.asked));
-        if self.first_since.is_some_and(|(_, since)| is_old(since))
+        // Nobody can come while a height is prepared and while it rests.
+        let is_over = |since: Instant| is_old(since.checked_add(self.rest.saturating_mul(2)).unwrap_or(now));
+        if self.first_since.is_some_and(|(_, since)| is_over(since))
             && self.waiting.first().map(|first| first.key) == self.first_since.map(|(key, _)| key)
         {
             self.waiting.remove(0);
@@ -83,7 +87,8 @@ impl Turns {
 
     /// A height was prepared, or could not be: the next one waits as long.
     pub fn rest(&mut self, began: Instant, now: Instant) {
-        self.rest_until = now.checked_add(now.saturating_duration_since(began));
+        self.rest = now.saturating_duration_since(began);
+        self.rest_until = now.checked_add(self.rest);
     }
 
     /// A height is held: nobody waits for it any more.
