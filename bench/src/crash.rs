@@ -70,8 +70,13 @@ pub struct CrashReport {
     pub concurrency: usize,
     /// Leaders killed by SIGKILL.
     pub kill: Pauses,
-    /// Leaders stopped by SIGTERM, which hand over.
+    /// Leaders stopped by SIGTERM, which hand over, until the next leader is taken away.
     pub hand_over: Pauses,
+    /// The first [`CALM`] of these: the hand-over itself, without the return of the replica that was stopped, for which
+    /// the leader after it hands over once more.
+    pub hand_over_itself: Pauses,
+    /// As long a time right before each of them, in which nothing happens.
+    pub undisturbed: Pauses,
     /// Operations that clients saw fail.
     pub errors: u64,
     /// Operations that were committed.
@@ -91,10 +96,16 @@ impl CrashReport {
         let mut text = format!(
             "Leaders taken away under load, n = {}, {} null operations in flight; milliseconds in which no client's \
              operation completed. {} operations in all, {} failed. {}.\n\n\
-             | leader | times | median | p99 | longest |\n| --- | --: | --: | --: | --: |\n",
+             | what happens to the leader | times | median | p99 | longest |\n| --- | --: | --: | --: | --: |\n",
             self.replicas, self.concurrency, self.operations, self.errors, self.machine
         );
-        for (what, pauses) in [("killed", &self.kill), ("hands over", &self.hand_over)] {
+        let rows = [
+            ("killed", &self.kill),
+            ("hands over, is stopped, and returns", &self.hand_over),
+            ("hands over", &self.hand_over_itself),
+            ("none", &self.undisturbed),
+        ];
+        for (what, pauses) in rows {
             let Pauses { count, p50_ms, p99_ms, max_ms, .. } = pauses;
             text.push_str(&format!("| {what} | {count} | {p50_ms:.1} | {p99_ms:.1} | {max_ms:.1} |\n"));
         }
@@ -135,8 +146,10 @@ impl Log {
 
     /// The longest time without a commit that begins or lies around `at`, up to `until`.
     fn pause(&self, at: Duration, until: Duration) -> Duration {
+        let (earliest, commits) = (at.saturating_sub(CALM), self.commits());
         let mut near: Vec<Duration> =
-            self.commits().iter().rev().take_while(|commit| **commit + CALM > at).copied().collect();
+            commits.iter().rev().take_while(|commit| **commit >= earliest).copied().collect();
+        drop(commits);
         near.sort_unstable();
         near.retain(|commit| *commit <= until);
         let gaps = near.windows(2).filter_map(|pair| match pair {
@@ -210,25 +223,26 @@ pub async fn run(program: &Path, crash: &Crash, progress: impl Fn(&str)) -> Resu
     for client in &clients {
         client.close().await;
     }
-    // Until the next one is taken away: what stands still only later counts as well.
-    let pauses = taken.windows(2).filter_map(|pair| match pair {
-        [at, next] => Some((log.pause(*at, *next), *at)),
-        _ => None,
-    });
-    let (kills, hand_overs): (Vec<_>, Vec<_>) =
-        (0_usize..).zip(pauses).partition(|(round, _)| round.is_multiple_of(2));
-    let of = |numbered: Vec<(usize, _)>| numbered.into_iter().map(|(_, pause)| pause).collect::<Vec<_>>();
-    Ok(report(crash, &log, &of(kills), &of(hand_overs)))
+    Ok(report(crash, &log, &taken))
 }
 
-/// What the log says of the pauses at these times.
-fn report(
-    crash: &Crash,
-    log: &Log,
-    kills: &[(Duration, Duration)],
-    hand_overs: &[(Duration, Duration)],
-) -> CrashReport {
-    let mut sorted = kills.to_vec();
+/// What the log says of the pauses after these times, at each of which but the last a leader was taken away: the first
+/// was killed, the next handed over, and so on.
+fn report(crash: &Crash, log: &Log, taken: &[Duration]) -> CrashReport {
+    let rounds = || (0_usize..).zip(taken.windows(2));
+    // Until the next one is taken away: what stands still only later counts as well.
+    let pauses = |handed_over: bool| {
+        rounds().filter_map(move |(round, pair)| match pair {
+            [at, next] if round.is_multiple_of(2) != handed_over => Some((log.pause(*at, *next), *at)),
+            _ => None,
+        })
+    };
+    let (kills, hand_overs): (Vec<_>, Vec<_>) = (pauses(false).collect(), pauses(true).collect());
+    let around = |from: fn(Duration) -> Duration| {
+        let pauses = hand_overs.iter().map(|(_, at)| (log.pause(from(*at), from(*at) + CALM), *at));
+        self::pauses(&pauses.collect::<Vec<_>>())
+    };
+    let mut sorted = kills.clone();
     sorted.sort_unstable();
     let median = sorted.get(sorted.len() / 2).map(|(_, at)| *at).unwrap_or_default();
     // Counted before the time line is drawn: both lock the log.
@@ -237,8 +251,10 @@ fn report(
         workload: "leader-crash",
         replicas: crash.replicas,
         concurrency: crash.concurrency,
-        kill: pauses(kills),
-        hand_over: pauses(hand_overs),
+        kill: self::pauses(&kills),
+        hand_over: self::pauses(&hand_overs),
+        hand_over_itself: around(|at| at),
+        undisturbed: around(|at| at.saturating_sub(CALM)),
         errors: log.errors.load(Ordering::Relaxed),
         operations,
         timeline: log.timeline(median),
@@ -321,11 +337,20 @@ mod tests {
         let at = |ms| Duration::from_millis(ms);
         log.commits().extend((0..=20).map(|n| at(n * 5)).chain((60..120).map(|n| at(n * 5))));
         let crash = Crash { replicas: 4, kills: 1, concurrency: 2, sessions: 1 };
-        let report = report(&crash, &log, &[(at(200), at(250))], &[(at(10), at(400))]);
-        assert_eq!((report.operations, report.kill.count, report.hand_over.count), (81, 1, 1));
+        log.commits()
+            .extend((0..=300).map(|n| at(600 + n * 5)).filter(|when| !(at(1001)..at(1010)).contains(when)));
+        let report = report(&crash, &log, &[at(250), at(1001), at(1960)]);
+        assert_eq!((report.kill.count, report.hand_over.count), (1, 1));
         assert!(report.timeline.iter().any(|bar| *bar > 0));
         let table = report.markdown();
-        assert!(table.contains("| killed | 1 | 200.0 |") && table.contains("| hands over | 1 | 10.0 |"));
+        for row in [
+            "| killed | 1 | 200.0 |",
+            "| hands over, is stopped, and returns | 1 | 10.0 |",
+            "| hands over | 1 | 10.0 |",
+            "| none | 1 | 5.0 |",
+        ] {
+            assert!(table.contains(row), "{row} is not in {table}");
+        }
     }
 
     #[test]

@@ -34,6 +34,10 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// operator's choice, and to prepare a height takes time.
 const RETENTION_PATIENCE: Duration = Duration::from_secs(4);
 
+/// How long the last f replicas are waited for when all others have replied, and none with an answer: they may be silent,
+/// and those may have one by now.
+const SILENCE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// What the filesystem answers to a query that is not its own.
 const NO_ANSWER: u16 = quorate_execution::Errno::EOPNOTSUPP.number();
 
@@ -256,10 +260,13 @@ impl Asking<'_> {
         let mut order = core.order().into_iter();
         let mut tally = Misses::default();
         let mut asked_last = None;
+        let mut replied_at = Instant::now();
         loop {
             if let Some(replica) = order.next() {
                 race.push(replica, core.request(replica, Arc::clone(request)));
                 asked_last = Some(replica);
+            } else if race.len() <= core.members.f() && replied_at.elapsed() > SILENCE_PATIENCE {
+                return Err(tally.verdict(core));
             }
             let next = tokio::time::timeout(HEDGE_DELAY, race.next()).await;
             let (replica, reply) = match next {
@@ -271,6 +278,7 @@ impl Asking<'_> {
                     continue;
                 }
             };
+            replied_at = Instant::now();
             match self.judge(replica, at, reply) {
                 Ok(verdict) => return Ok(verdict),
                 Err(miss) => tally.add(replica, miss),

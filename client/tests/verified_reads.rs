@@ -5,7 +5,7 @@ mod fake;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fake::{Fake, root};
 use quorate_client::{Client, ClientError, ClientOptions, Freshness};
@@ -303,6 +303,27 @@ async fn a_silent_replica_costs_one_delay_and_many_readers_share_questions() {
     }
     let asked: u64 = fake.lock().behaviour.iter().map(|one| one.asked).sum();
     assert!(asked < 200 + 200, "{asked} requests for 200 reads: questions are shared");
+}
+
+/// All others have no answer yet, and would have one a moment later: not only when the silent one's time is up.
+#[tokio::test]
+async fn a_silent_replica_does_not_keep_the_others_from_being_asked_again() {
+    let fake = Fake::new();
+    let client = fake.client(quiet()).await;
+    let ino = make(&client, "a").await;
+    fake.lock().behaviour[2].silent = true;
+    for replica in [0, 1, 3] {
+        let mut busy = true;
+        fake.lock().behaviour[replica].lie = Some(Box::new(move |_, reply| {
+            if !matches!(reply, ClientReply::Read(_)) || !std::mem::take(&mut busy) {
+                return Some(reply);
+            }
+            Some(fake::refused(Refusal::Busy))
+        }));
+    }
+    let (began, height) = (Instant::now(), client.floor());
+    assert_eq!(find(&client, "a", Freshness::Exactly(height)).await, Ok(ino));
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
 }
 
 #[tokio::test]

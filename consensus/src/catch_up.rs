@@ -22,6 +22,9 @@ pub(crate) const HEIGHTS_BUFFERED_MAX: Height = 16;
 const LOGGED_LATER_MAX: Height = 64;
 /// Questions for dropped proposals between two commits: a leader that says there are any may lie.
 const DROPPED_ASKS_MAX: u32 = 3;
+/// A peer is sent a NEW-VIEW and the proposals in it about so many times in a retry time, however often it asks: within the
+/// shortest time-out more than once, because who is needed for a quorum may drop proposals again.
+const NEW_VIEWS_PER_RETRY: u64 = 8;
 /// Heights beyond twice the window about which something is kept: what is buffered, and one more message.
 pub(crate) const HEIGHTS_AHEAD: Height = 80;
 
@@ -33,6 +36,8 @@ pub(crate) struct CatchUp {
     /// Who was asked, and until when the answer is waited for.
     asked: Option<(ReplicaIndex, Monotonic)>,
     turn: usize,
+    /// Who answered with nothing new, and until when it is not asked again.
+    fruitless: BTreeMap<ReplicaIndex, Monotonic>,
     /// When each peer was last sent a NEW-VIEW with proposals, and of which view: on its question, and otherwise.
     served: BTreeMap<(ReplicaIndex, Served), (Monotonic, View)>,
     /// The persist that the last answer to each peer waits for, or waited.
@@ -118,8 +123,8 @@ impl Replica {
         if leads && self.entered_durably < Some(known) {
             return reached(Probe::NewViewNotSynced);
         }
-        // It is large, and proposals are: a peer gets them about once per retry time, however often it asks.
-        let patience = self.configuration.timeouts().resend / 2;
+        // It is large, and proposals are; the driver counts their bytes as well.
+        let patience = self.new_view_interval();
         let served = self.catch_up.served.get(&(to, why));
         if served.is_some_and(|(at, view)| *view == known && now.since(*at) < patience) {
             reached(Probe::NewViewServedBefore);
@@ -137,18 +142,32 @@ impl Replica {
         }
     }
 
-    /// Whether the next proposal is among those that came while this replica was too far behind: they are gone, and
+    /// The least time between two NEW-VIEWs that a peer is sent.
+    fn new_view_interval(&self) -> u64 {
+        self.configuration.timeouts().resend.checked_div(NEW_VIEWS_PER_RETRY).unwrap_or(0)
+    }
+
+    /// The next height, if its proposal is among those that came while this replica was too far behind: they are gone, and
     /// nobody knows that.
-    fn lacks_dropped(&self) -> bool {
+    fn dropped(&self) -> Option<Height> {
         let next = self.chain_top().saturating_add(1);
-        self.is_active()
+        let dropped = self.is_active()
             && self.view.settled
             && self.view.too_high >= next
             && next <= self.window_end()
-            && !self.view.pre_prepares.contains_key(&next)
-            && self.catch_up.dropped_asks < DROPPED_ASKS_MAX
-            // What others have committed meanwhile comes with its certificate.
-            && self.catch_up.believed(self.configuration.members().f()) < next
+            && !self.view.pre_prepares.contains_key(&next);
+        dropped.then_some(next)
+    }
+
+    /// Whether the next proposal was dropped, and others have not committed it either.
+    fn lacks_dropped(&self) -> bool {
+        self.catch_up.dropped_asks < DROPPED_ASKS_MAX
+            && self.dropped().is_some_and(|next| !self.is_committed_elsewhere(next))
+    }
+
+    /// Whether a correct replica has committed this height: then it comes with its certificate.
+    fn is_committed_elsewhere(&self, height: Height) -> bool {
+        self.catch_up.believed(self.configuration.members().f()) >= height
     }
 
     /// Whoever has caught up asks for what it dropped, or all would wait for the retry time where this one is needed for
@@ -157,8 +176,7 @@ impl Replica {
         if self.catch_up.dropped_at <= self.now && self.lacks_dropped() {
             reached(Probe::DroppedAsked);
             self.catch_up.dropped_asks = self.catch_up.dropped_asks.saturating_add(1);
-            self.catch_up.dropped_at =
-                self.now.plus((self.configuration.timeouts().resend / 8).saturating_mul(5));
+            self.catch_up.dropped_at = self.now.plus((self.new_view_interval() / 4).saturating_mul(5));
             self.broadcast(PeerMessage::FetchNewView { view: self.view.number });
         }
     }
@@ -206,10 +224,21 @@ impl Replica {
             self.insert_certified(batch);
             self.learn(certificate);
         }
-        // Whoever answers with what is here already is not asked for more before the retry time.
-        if self.catch_up.asked.is_some_and(|(peer, _)| peer == from) && self.first_gap() > gap {
+        if self.is_asked(from) {
             self.catch_up.asked = None;
+            // Whoever answers with what is here already is not asked for more before the retry time; others are, because
+            // what was asked for may have come by itself meanwhile.
+            if self.first_gap() == gap {
+                reached(Probe::CommittedFruitless);
+                let until = self.now.plus(self.configuration.timeouts().resend);
+                self.catch_up.fruitless.insert(from, until);
+            }
         }
+    }
+
+    /// Whether an answer of this peer is waited for.
+    pub(crate) fn is_asked(&self, peer: ReplicaIndex) -> bool {
+        self.catch_up.asked.is_some_and(|(asked, _)| asked == peer)
     }
 
     /// The lowest height above the committed one whose batch or commit certificate is missing.
@@ -234,9 +263,9 @@ impl Replica {
         if !self.is_far_behind() && self.now < self.stalled_at() {
             return;
         }
-        let ahead = self.catch_up.heard.iter().filter(|(_, heard)| **heard >= from).map(|(peer, _)| *peer);
+        let fruitful = self.ahead(from).filter(|(_, at)| *at <= self.now).map(|(peer, _)| peer);
         let (mut peers, gone): (Vec<ReplicaIndex>, Vec<_>) =
-            ahead.partition(|peer| !self.gone.contains(peer));
+            fruitful.partition(|peer| !self.gone.contains(peer));
         if peers.is_empty() {
             peers = gone;
         }
@@ -250,6 +279,12 @@ impl Replica {
                 self.send(peer, PeerMessage::FetchCommitted { from });
             }
         }
+    }
+
+    /// Who has committed this height, and when it may be asked.
+    fn ahead(&self, height: Height) -> impl Iterator<Item = (ReplicaIndex, Monotonic)> {
+        let ahead = self.catch_up.heard.iter().filter(move |(_, heard)| **heard >= height);
+        ahead.map(|(peer, _)| (*peer, self.catch_up.fruitless.get(peer).copied().unwrap_or_default()))
     }
 
     /// From which height to ask, if any peer has it and there is room for it.
@@ -271,7 +306,13 @@ impl Replica {
         if has_gap {
             reached(Probe::DecidedAboveGap);
         }
-        has_gap || self.catch_up.highest() > self.window_end()
+        // Nothing is on its way of a height whose proposal was dropped.
+        let next = self.dropped().filter(|next| *next == first);
+        let dropped = next.is_some_and(|next| self.is_committed_elsewhere(next));
+        if dropped {
+            reached(Probe::DroppedCommitted);
+        }
+        has_gap || dropped || self.catch_up.highest() > self.window_end()
     }
 
     fn stalled_at(&self) -> Monotonic {
@@ -280,8 +321,9 @@ impl Replica {
 
     /// When the next question may be due.
     pub(crate) fn catch_up_at(&self) -> Option<Monotonic> {
-        self.gap_to_ask()?;
-        let asked = self.catch_up.asked.map_or(self.now, |(_, until)| until);
+        let from = self.gap_to_ask()?;
+        let fruitful = || self.ahead(from).map(|(_, at)| at).min().unwrap_or_default();
+        let asked = self.catch_up.asked.map_or_else(fruitful, |(_, until)| until);
         Some(if self.is_far_behind() { asked } else { asked.max(self.stalled_at()) })
     }
 }

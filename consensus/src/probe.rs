@@ -55,6 +55,8 @@ probes! {
     CommittedAsked,
     /// catch-up: they are asked of another peer, the first one being silent.
     CommittedAskedAgain,
+    /// catch-up: an answer brings nothing that is not here already.
+    CommittedFruitless,
     /// catch-up: nothing more is asked for until what is here is executed.
     CommittedNoRoom,
     /// catch-up: a NEW-VIEW that was sent a moment ago is not sent again.
@@ -63,6 +65,8 @@ probes! {
     NewViewNotSynced,
     /// catch-up: a peer's announcement shows that it has not entered this view.
     AnnouncedBehind,
+    /// catch-up: a height whose proposal there was no room for was committed by others meanwhile.
+    DroppedCommitted,
     /// catch-up: proposals that there was no room for are asked for once there is.
     DroppedAsked,
     /// fetch: a batch beyond the horizon is not asked for.

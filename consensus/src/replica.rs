@@ -61,7 +61,7 @@ pub(crate) struct ViewState {
     pub entered: bool,
     /// Entered by an earlier run of this replica: no PRE-PREPARE and no PREPARE in it (rule R2).
     pub mute: bool,
-    /// Led by this replica, which proposes nothing more in it, since when.
+    /// Led by this replica, which proposes nothing more in it, and until when it waits for what is in flight.
     pub retiring: Option<Monotonic>,
     /// Led by this replica, which has given it up.
     pub resigned: bool,
@@ -282,7 +282,7 @@ impl Replica {
                 self.gone.remove(&peer);
             }
             Input::Resign => {
-                self.hand_over();
+                self.retire(self.haste());
                 self.staged.flush = true;
             }
         }

@@ -4,7 +4,7 @@
 //! word of a replica that was caught with bad signatures. So a repeated, late or useless message costs no
 //! signature (hazards RX2, RX4, RX9), and a PRE-PREPARE of a later view is no more than a hint that it began.
 
-use quorate_crypto::{Certificate, CertificateKind};
+use quorate_crypto::{Bounded, Certificate, CertificateKind};
 use quorate_protocol::peer::{Announcement, CommittedBatch};
 use quorate_protocol::{EvidenceKind, PeerMessage, PrePrepare, ReplicaIndex, View, Vote};
 
@@ -27,7 +27,10 @@ impl Replica {
                 new_view.view >= self.view.number && !entered
             }
             PeerMessage::Certificate(certificate) => self.is_wanted_certificate(certificate),
-            PeerMessage::Committed(batches) => self.are_wanted(batches),
+            PeerMessage::Committed(batches) if !self.are_wanted(batches) => {
+                // Who was asked has answered: that there is nothing new is all that matters of it.
+                return self.is_asked(from).then(|| PeerMessage::Committed(Bounded::new()));
+            }
             PeerMessage::Batches(batches) => {
                 let wanted = |hash| self.fetches.wants(&hash) || self.inquires(&hash);
                 batches.first().is_some_and(|batch| wanted(batch.header.hash()))

@@ -7,11 +7,14 @@
 
 use quorate_protocol::ReplicaIndex;
 
+use crate::input::Monotonic;
 use crate::probe::{Probe, reached};
 use crate::replica::Replica;
 
 /// A leader that has not handed over is suspected after this part of its term more.
 const EXCESS_DIVISOR: u64 = 4;
+/// A leader that hands over before its term is over waits for what is in flight during this part of the retry time.
+const HASTE_DIVISOR: u64 = 8;
 
 impl Replica {
     /// As leader, ends the term in good order when it is over.
@@ -22,18 +25,41 @@ impl Replica {
         let next = self.configuration.leader(self.view.number.saturating_add(1));
         if self.view.retiring.is_none() && self.is_term_over(0) && !self.gone.contains(&next) {
             reached(Probe::TermOver);
-            self.view.retiring = Some(self.now);
-            self.changed = true;
+            self.retire(self.configuration.timeouts().resend);
         }
-        let Some(since) = self.view.retiring else { return };
+        let Some(until) = self.view.retiring else { return };
         // What cannot be committed soon is for the next view.
-        let waited = self.now.since(since) >= self.configuration.timeouts().resend;
-        if self.view.chain.is_empty() || waited {
-            if waited {
+        let late = until <= self.now;
+        if self.view.chain.is_empty() || late {
+            if late {
                 reached(Probe::TermCutShort);
             }
             self.hand_over();
         }
+    }
+
+    /// As leader, proposes nothing more in the view at hand and gives it up once what is in flight is committed, in
+    /// this time at most: nothing has to be proposed again then, and nobody waits for it.
+    pub(crate) fn retire(&mut self, patience: u64) {
+        if !self.is_active() || self.view.mute {
+            // It cannot get anything committed.
+            return self.hand_over();
+        }
+        let until = self.now.plus(patience);
+        if self.is_leader() && self.view.retiring.is_none_or(|known| until < known) {
+            self.view.retiring = Some(until);
+            self.changed = true;
+        }
+    }
+
+    /// How long that takes where the next view is wanted soon.
+    pub(crate) fn haste(&self) -> u64 {
+        self.configuration.timeouts().resend.checked_div(HASTE_DIVISOR).unwrap_or(0)
+    }
+
+    /// When a leader that has something in flight gives up its view nevertheless.
+    pub(crate) fn retire_at(&self) -> Option<Monotonic> {
+        self.view.retiring.filter(|_| self.is_active() && self.is_leader() && !self.view.resigned)
     }
 
     /// Whether the term of the view at hand was over some time ago: heights and time from the view's base on,

@@ -294,6 +294,7 @@ impl Replica {
             self.forward_at(),
             self.judge_at(),
             self.tick_at(),
+            self.retire_at(),
             self.flush_at().filter(|_| !self.staged.is_due()),
         ]
         .into_iter()

@@ -84,9 +84,9 @@ impl Replica {
     /// the next one (rule R2).
     fn consider_hand_over(&mut self) {
         let rested = self.now.since(self.view.entered_at) >= self.configuration.timeouts().hand_over;
-        if rested && self.is_active() && self.is_leader() {
+        if rested && self.is_active() && self.is_leader() && self.view.retiring.is_none() {
             reached(Probe::HandedOverForPeer);
-            self.hand_over();
+            self.retire(self.haste());
         }
     }
 

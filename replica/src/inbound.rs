@@ -52,7 +52,7 @@ impl Node {
 
     fn on_peer_message(&mut self, from: ReplicaIndex, message: PeerMessage, bytes: usize) {
         let now = Instant::now();
-        let forges = self.consensus.barred().any(|(replica, _)| replica == from);
+        let forges = self.forges(from);
         let wait = self.peer_budgets.arrived(from, bytes, forges, now);
         self.slow_down(from, wait);
         if forges || self.peer_budgets.is_barred(from, now) {
@@ -125,9 +125,17 @@ impl Node {
         }
     }
 
+    /// Whether a peer was caught with votes that are badly signed.
+    fn forges(&self, peer: ReplicaIndex) -> bool {
+        self.consensus.barred().any(|(replica, _)| replica == peer)
+    }
+
     /// Reads nothing more of a peer for a while.
     fn slow_down(&self, peer: ReplicaIndex, time: Duration) {
-        if !time.is_zero() {
+        let faulty = || self.forges(peer) || self.peer_budgets.is_barred(peer, Instant::now());
+        if !time.is_zero() && faulty() {
+            self.peers.pause_faulty(peer, time);
+        } else if !time.is_zero() {
             self.peers.pause(peer, time);
         }
     }

@@ -118,7 +118,6 @@ impl Node {
     pub async fn run(&mut self, sources: &mut Sources) {
         self.settle();
         loop {
-            let due = self.timer.map(|at| self.epoch_start + std::time::Duration::from_nanos(at.0));
             tokio::select! {
                 biased;
                 changed = sources.stop.changed() => {
@@ -126,28 +125,38 @@ impl Node {
                         break;
                     }
                 }
-                Some(internal) = sources.internal.recv() => self.on_internal(internal),
-                Some(event) = sources.transport.peer_events.recv() => self.on_peer_event(event),
-                Some(event) = sources.transport.client_events.recv() => self.on_client_event(event),
-                () = sleep_until(due) => {}
-                () = sleep_until(Some(self.care_due)) => {}
+                () = self.turn(&mut sources.transport, &mut sources.internal) => {}
             }
-            self.drain(sources);
-            // Each turn, whatever woke us: events that never end must not keep the time from passing.
-            self.on_time();
-            self.settle();
         }
         self.leave(sources).await;
     }
 
+    /// Waits for what comes next, and does that and all that has come with it. Nothing is lost when it is cancelled: it
+    /// waits only before it begins.
+    async fn turn(&mut self, transport: &mut ReplicaTransport, internal: &mut mpsc::Receiver<Internal>) {
+        let due = self.timer.map(|at| self.epoch_start + Duration::from_nanos(at.0));
+        tokio::select! {
+            biased;
+            Some(event) = internal.recv() => self.on_internal(event),
+            Some(event) = transport.peer_events.recv() => self.on_peer_event(event),
+            Some(event) = transport.client_events.recv() => self.on_client_event(event),
+            () = sleep_until(due) => {}
+            () = sleep_until(Some(self.care_due)) => {}
+        }
+        self.drain(transport, internal);
+        // Each turn, whatever woke us: events that never end must not keep the time from passing.
+        self.on_time();
+        self.settle();
+    }
+
     /// Takes what has arrived meanwhile, so that one sync and one message serve many events.
-    fn drain(&mut self, sources: &mut Sources) {
+    fn drain(&mut self, transport: &mut ReplicaTransport, internal: &mut mpsc::Receiver<Internal>) {
         for _ in 0..TURN_EVENTS_MAX {
-            if let Ok(internal) = sources.internal.try_recv() {
-                self.on_internal(internal);
+            if let Ok(event) = internal.try_recv() {
+                self.on_internal(event);
                 continue;
             }
-            let ReplicaTransport { peer_events, client_events, .. } = &mut sources.transport;
+            let ReplicaTransport { peer_events, client_events, .. } = &mut *transport;
             let event = self.fairness.next(
                 || peer_events.try_recv().map(Arrived::OfPeer),
                 || client_events.try_recv().map(Arrived::OfClient),
@@ -194,23 +203,31 @@ impl Node {
         }
     }
 
-    /// Hands leadership over and gives the others a moment to hear of it.
+    /// Hands leadership over, when what is in flight is committed, and gives the others a moment to hear of it, in which
+    /// this replica is like any other: one that lags may have asked this one for what it lacks, and be needed next.
     async fn leave(&mut self, sources: &mut Sources) {
-        const FAREWELL: std::time::Duration = std::time::Duration::from_millis(200);
+        const HAND_OVER_MAX: Duration = Duration::from_millis(200);
         // Closing a connection drops what has not left: the others would have to find out by themselves that nobody
         // leads, and take ten times as long for it.
-        const LAST_PACKETS: std::time::Duration = std::time::Duration::from_millis(20);
+        const FAREWELL: Duration = Duration::from_millis(50);
+        tracing::info!(leads = self.leads(), "stopping");
         self.step(Input::Resign);
         self.settle();
-        let until = tokio::time::Instant::now() + FAREWELL;
-        while let Ok(Some(internal)) = tokio::time::timeout_at(until, sources.internal.recv()).await {
-            self.on_internal(internal);
-            self.settle();
-            if self.held.is_empty() {
-                break;
-            }
-        }
-        tokio::time::sleep(LAST_PACKETS).await;
+        let until = Instant::now() + HAND_OVER_MAX;
+        while (self.leads() || !self.held.is_empty()) && self.turn_until(sources, until).await {}
+        let until = Instant::now() + FAREWELL;
+        while self.turn_until(sources, until).await {}
+    }
+
+    /// One turn, if it begins in time.
+    async fn turn_until(&mut self, sources: &mut Sources, until: Instant) -> bool {
+        let turn = self.turn(&mut sources.transport, &mut sources.internal);
+        Instant::now() < until && tokio::time::timeout_at(until.into(), turn).await.is_ok()
+    }
+
+    fn leads(&self) -> bool {
+        let status = self.consensus.status();
+        status.entered && status.leader == self.peers.me()
     }
 
     pub(crate) fn now(&self) -> Monotonic {

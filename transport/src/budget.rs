@@ -15,25 +15,27 @@ pub(crate) struct Budget {
     messages: Arc<Semaphore>,
 }
 
-/// Longest time for which nothing of one sender is read because of what it sent.
+/// Longest time for which nothing of one sender is read because of how much it sent, which a correct one may have as well.
 pub const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The same for a sender that is known to be faulty: in the time that its largest frame takes within its budget.
+pub const FAULTY_PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// Until when nothing more of one sender is read. What it sends meanwhile stays with it, by flow control.
 #[derive(Debug, Default)]
 pub(crate) struct Pause(Mutex<Option<Instant>>);
 
 impl Pause {
-    /// Reads nothing more for `time`, on top of what is to pass already, up to [`PAUSE_MAX`].
-    pub(crate) fn extend(&self, time: Duration) {
+    /// Reads nothing more for `time`, on top of what is to pass already, up to `longest` from now; what is to pass
+    /// already does not become less.
+    pub(crate) fn extend(&self, time: Duration, longest: Duration) {
         let now = Instant::now();
         let mut paused = self.lock();
-        let until = paused.unwrap_or(now).max(now).checked_add(time);
+        let before = paused.unwrap_or(now).max(now);
         // Neither is beyond what the clock can count.
-        let longest = now.checked_add(PAUSE_MAX);
-        *paused = match (until, longest) {
-            (Some(until), Some(longest)) => Some(until.min(longest)),
-            (_, longest) => longest,
+        let (Some(until), Some(longest)) = (before.checked_add(time), now.checked_add(longest)) else {
+            return;
         };
+        *paused = Some(until.min(longest).max(before));
     }
 
     /// Waits until the sender may be read from.

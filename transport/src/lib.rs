@@ -41,7 +41,7 @@ pub mod server;
 mod tls;
 pub mod tuning;
 
-pub use budget::PAUSE_MAX;
+pub use budget::{FAULTY_PAUSE_MAX, PAUSE_MAX};
 pub use client::{ClientEndpoint, Notices, ReplicaConnection, ReplicaTarget};
 pub use cluster_file::{ClusterFile, ClusterFileError};
 pub use endpoint::{ReplicaTransport, ReplicaTransportConfiguration, Running};

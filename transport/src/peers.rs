@@ -16,7 +16,7 @@ use quorate_protocol::{PeerMessage, ReplicaIndex};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::address::resolve;
-use crate::budget::{Budget, OneByOne, Pause, Permit};
+use crate::budget::{Budget, FAULTY_PAUSE_MAX, OneByOne, PAUSE_MAX, Pause, Permit};
 use crate::endpoint::ReplicaTransportConfiguration;
 use crate::error::{FrameError, TransportError};
 use crate::fair;
@@ -227,8 +227,17 @@ impl PeerNetwork {
     /// Reads nothing more of a peer for `time`, on top of what it was paused for already, up to
     /// [`crate::PAUSE_MAX`]. What has arrived is not affected.
     pub fn pause(&self, peer: ReplicaIndex, time: Duration) {
+        self.pause_up_to(peer, time, PAUSE_MAX);
+    }
+
+    /// The same of a peer that is known to be faulty, up to [`crate::FAULTY_PAUSE_MAX`].
+    pub fn pause_faulty(&self, peer: ReplicaIndex, time: Duration) {
+        self.pause_up_to(peer, time, FAULTY_PAUSE_MAX);
+    }
+
+    fn pause_up_to(&self, peer: ReplicaIndex, time: Duration, longest: Duration) {
         if let Some(peer) = self.peer(peer) {
-            peer.pause.extend(time);
+            peer.pause.extend(time, longest);
         }
     }
 

@@ -16,7 +16,7 @@ use quorate_protocol::client::{ClientReply, ClientRequest, Notice, Refusal};
 use quorate_protocol::limits::{ERROR_TEXT_BYTES_MAX, FRAME_BYTES_MAX};
 use tokio::sync::oneshot;
 
-use crate::budget::{Budget, Pause};
+use crate::budget::{Budget, PAUSE_MAX, Pause};
 use crate::fair;
 use crate::frame::encode_frame;
 use crate::identity::{Exporter, check};
@@ -240,7 +240,7 @@ impl ClientConnection {
     /// Reads nothing more of the client for `time`, on top of what it was paused for already, up to
     /// [`crate::PAUSE_MAX`]. What has arrived is not affected.
     pub fn pause(&self, time: std::time::Duration) {
-        self.0.pause.extend(time);
+        self.0.pause.extend(time, PAUSE_MAX);
     }
 
     /// Closes the connection because the client broke a rule.

@@ -162,8 +162,7 @@ fn r4_the_answer_is_never_below_what_a_client_has_seen() {
         matches!(message, PeerMessage::NewView(_))
             || matches!(message, PeerMessage::Votes(votes) if votes.iter().any(|v| v.view == 0))
     });
-    net.step(0, Input::Resign);
-    net.settle();
+    net.hand_over(0);
     assert!(!net.replica(3).has_entered());
     assert_eq!(net.replica(3).read_index().height, 3);
     assert!(net.replica(1).has_entered());
@@ -345,6 +344,72 @@ fn st5_who_answers_with_what_is_here_is_not_asked_again_at_once() {
         net.settle();
     }
     assert_eq!((net.sent["fetch committed"], net.verifiers[0].take()), (asked, 0));
+}
+
+/// What was asked for has come by itself meanwhile, and others have gone on: whoever lags asks another at once, and does
+/// not stay behind for a retry time.
+#[test]
+fn an_answer_that_came_too_late_keeps_nobody_behind() {
+    let mut net = Net::new(4);
+    net.lose = Box::new(|from, to, _| from == 3 || to == 3);
+    load(&mut net, 1, 0..60);
+    // It asks replica 0, whose answer is under way.
+    net.lose = Box::new(|from, to, _| (from, to) == (3, 0));
+    let announcement = Announcement { epoch: 0, view: 0, entered: true, committed: 60 };
+    for peer in [0, 1] {
+        net.deliver(peer, 3, PeerMessage::Announce(announcement.clone()));
+    }
+    assert_eq!(net.sent["fetch committed"], 1);
+    let answer = served(&net, 1, 1..=30);
+    net.deliver(1, 3, answer.clone());
+    net.settle();
+    assert_eq!(net.height(3), 30);
+    net.deliver(0, 3, answer);
+    let took = net.advance_until(SECOND, |net| net.height(3) >= 59);
+    assert!(took < 50 * MILLISECOND, "{} ms", took / MILLISECOND);
+}
+
+/// Others have committed within the window a height whose proposal was dropped: it is asked for at once, because nothing
+/// of it will come by itself.
+#[test]
+fn a_height_whose_proposal_was_dropped_is_asked_for_at_once() {
+    let mut net = Net::new(4);
+    net.lose = Box::new(|from, to, _| from == 3 || to == 3);
+    load(&mut net, 1, 0..17);
+    // Three proposals come while there is no room for them.
+    net.lose = Box::new(|from, to, message| {
+        from == 3 || (to == 3 && !matches!(message, PeerMessage::PrePrepare(_)))
+    });
+    load(&mut net, 1, 17..20);
+    for peer in 0..3 {
+        let answer = served(&net, peer, 1..=17);
+        net.deliver(peer, 3, answer);
+    }
+    net.settle();
+    assert_eq!((net.height(0), net.height(3)), (20, 17));
+    net.lose = Box::new(|_, _, _| false);
+    for peer in 0..3 {
+        let announcement = Announcement { epoch: 0, view: 0, entered: true, committed: 20 };
+        net.deliver(peer, 3, PeerMessage::Announce(announcement));
+    }
+    let took = net.advance_until(SECOND, |net| net.height(3) == 20);
+    assert!(took < 50 * MILLISECOND, "{} ms", took / MILLISECOND);
+}
+
+/// A NEW-VIEW with its proposals is sent to a peer again and again, but not more often than eight times in a retry time.
+#[test]
+fn a4_a_new_view_is_sent_again_after_a_part_of_the_retry_time() {
+    let mut net = Net::new(4);
+    net.hand_over(0);
+    let resend = net.configuration_of(1).timeouts().resend;
+    let sent = |net: &Net| net.sent["NEW-VIEW"];
+    let before = sent(&net);
+    for _ in 0..80 {
+        net.deliver(3, 1, PeerMessage::FetchNewView { view: 1 });
+        net.advance(resend / 40);
+    }
+    let more = sent(&net) - before;
+    assert!((12..=17).contains(&more), "{more} in two retry times");
 }
 
 /// ADR 11: a batch that was fetched by a certificate of others gets no COMMIT before own execution agrees, and none at

@@ -7,7 +7,6 @@ use quorate_crypto::Hash;
 use quorate_protocol::{Height, PeerMessage, View, Vote, VoteKind};
 
 use super::harness::{Net, SECOND};
-use crate::Input;
 
 type Seen = Rc<RefCell<Vec<Vote>>>;
 
@@ -45,8 +44,7 @@ fn seen_by_client(seen: &Seen, quorum: usize, height: Height) -> Option<(View, H
 /// Moves all to the next view by hand-over.
 fn hand_over(net: &mut Net) {
     let leader = net.replicas()[0].leader();
-    net.step(leader, Input::Resign);
-    net.settle();
+    net.hand_over(leader);
 }
 
 /// VC20: a lock of one view must not be lost in the next ones.
@@ -68,8 +66,7 @@ fn fork_a_the_base_is_prepared_before_anything_else() {
 
     // View 2 adopts base (1, 2) and is cut off before any COMMIT of it arrives.
     let votes = watch(&mut net, |_, _, message| of_kind(message, VoteKind::Commit));
-    net.step(1, Input::Resign);
-    net.settle();
+    net.hand_over(1);
     assert!(net.replicas().iter().all(|replica| replica.view() == 2 && replica.has_entered()));
     let prepared: Vec<Height> = votes
         .borrow()

@@ -466,6 +466,13 @@ impl Net {
         panic!("the network does not come to rest");
     }
 
+    /// Has a leader hand over, and passes the time that what is in flight is waited for.
+    pub fn hand_over(&mut self, leader: ReplicaIndex) {
+        self.step(leader, Input::Resign);
+        let haste = self.replica(leader).haste();
+        self.advance(haste);
+    }
+
     /// Lets time pass, timer by timer.
     pub fn advance(&mut self, nanoseconds: u64) {
         let end = self.now + nanoseconds;

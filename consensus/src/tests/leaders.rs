@@ -330,6 +330,33 @@ fn a_term_ends_in_good_order_without_a_time_out() {
     assert!(net.replica(1).view() <= 3, "an idle cluster has one leader");
 }
 
+/// What is in flight when a leader is told to stop is committed first, so that nothing of it has to be proposed again;
+/// where that cannot be soon it is not waited for.
+#[test]
+fn a_leader_that_is_told_to_stop_ends_what_it_has_begun() {
+    for stuck in [false, true] {
+        let mut net = Net::new(4);
+        (0..4).for_each(|i| net.node(i).hold_execution = true);
+        let envelope = net.envelope(1, 0, 1, 0);
+        net.request_all(&envelope);
+        net.settle();
+        net.step(0, Input::Resign);
+        net.settle();
+        assert!(!net.sent.contains_key("RESIGN"));
+        let (proposed, later) = (net.sent["PRE-PREPARE"], net.envelope(1, 1, 1, 0));
+        net.request_all(&later);
+        net.settle();
+        assert_eq!(net.sent["PRE-PREPARE"], proposed, "nothing more is proposed");
+        (0..4).for_each(|i| net.node(i).hold_execution = stuck);
+        let entered = |net: &Net| (0..4).all(|i| net.replica(i).view() == 1 && net.replica(i).has_entered());
+        let took = net.advance_until(SECOND, entered);
+        let haste = net.replica(0).haste();
+        assert!(if stuck { took >= haste && took < 2 * haste } else { took < haste }, "{took} ns");
+        (0..4).for_each(|i| net.node(i).hold_execution = false);
+        net.advance_until(SECOND, |net| (0..4).all(|i| net.times_executed(i, 1, 1) == 1));
+    }
+}
+
 #[test]
 fn a_leader_that_stays_beyond_its_term_is_suspected() {
     let monitor = MonitorBounds { term_heights: 20, ..MonitorBounds::default() };

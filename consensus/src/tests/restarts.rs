@@ -264,8 +264,7 @@ fn r2_a_certificate_that_is_not_synced_is_synced_with_the_view_change_that_claim
     let envelope = net.envelope(1, 0, 1, 0);
     net.request_all(&envelope);
     net.settle();
-    net.step(0, Input::Resign);
-    net.settle();
+    net.hand_over(0);
     assert_eq!(net.sent.get("VIEW-CHANGE"), None, "it waits for its claim");
     for i in 0..4 {
         let node = net.node(i);

@@ -65,6 +65,15 @@ fn nothing_is_read_of_a_peer_that_is_paused() {
         next_message(&mut second.peer_events).await;
         assert_eq!(next_message(&mut second.peer_events).await, (0, small(4)));
         assert!(start.elapsed() < PAUSE_MAX * 3, "{:?}", start.elapsed());
+        // Whoever is faulty is paused for longer, and what it sends more does not shorten that.
+        let start = Instant::now();
+        second.peers.pause_faulty(0, PAUSE_MAX * 2);
+        second.peers.pause(0, Duration::from_millis(1));
+        first.peers.send(1, &small(5));
+        first.peers.send(1, &small(6));
+        next_message(&mut second.peer_events).await;
+        assert_eq!(next_message(&mut second.peer_events).await, (0, small(6)));
+        assert!(start.elapsed() >= PAUSE_MAX * 2, "{:?}", start.elapsed());
     });
 }
 
