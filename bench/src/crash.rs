@@ -75,7 +75,7 @@ pub struct CrashReport {
     /// The first [`CALM`] of these: the hand-over itself, without the return of the replica that was stopped, for which
     /// the leader after it hands over once more.
     pub hand_over_itself: Pauses,
-    /// As long a time right before each of them, in which nothing happens.
+    /// The time before each of them, in which nothing happens.
     pub undisturbed: Pauses,
     /// Operations that clients saw fail.
     pub errors: u64,
@@ -144,16 +144,15 @@ impl Log {
         commits.iter().rev().take_while(|at| **at > instant).min().copied()
     }
 
-    /// The longest time without a commit that begins or lies around `at`, up to `until`.
+    /// The longest time without a commit that begins or lies around `at`, or begins before `until`.
     fn pause(&self, at: Duration, until: Duration) -> Duration {
         let (earliest, commits) = (at.saturating_sub(CALM), self.commits());
         let mut near: Vec<Duration> =
             commits.iter().rev().take_while(|commit| **commit >= earliest).copied().collect();
         drop(commits);
         near.sort_unstable();
-        near.retain(|commit| *commit <= until);
         let gaps = near.windows(2).filter_map(|pair| match pair {
-            [before, after] if *after > at => Some(after.saturating_sub(*before)),
+            [before, after] if *after > at && *before <= until => Some(after.saturating_sub(*before)),
             _ => None,
         });
         gaps.max().unwrap_or_default()
@@ -238,8 +237,9 @@ fn report(crash: &Crash, log: &Log, taken: &[Duration]) -> CrashReport {
         })
     };
     let (kills, hand_overs): (Vec<_>, Vec<_>) = (pauses(false).collect(), pauses(true).collect());
-    let around = |from: fn(Duration) -> Duration| {
-        let pauses = hand_overs.iter().map(|(_, at)| (log.pause(from(*at), from(*at) + CALM), *at));
+    let around = |window: fn(Duration) -> (Duration, Duration)| {
+        let pauses = hand_overs.iter().map(|(_, at)| (window(*at), *at));
+        let pauses = pauses.map(|((from, until), at)| (log.pause(from, until), at));
         self::pauses(&pauses.collect::<Vec<_>>())
     };
     let mut sorted = kills.clone();
@@ -253,8 +253,8 @@ fn report(crash: &Crash, log: &Log, taken: &[Duration]) -> CrashReport {
         concurrency: crash.concurrency,
         kill: self::pauses(&kills),
         hand_over: self::pauses(&hand_overs),
-        hand_over_itself: around(|at| at),
-        undisturbed: around(|at| at.saturating_sub(CALM)),
+        hand_over_itself: around(|at| (at, at + CALM)),
+        undisturbed: around(|at| (at.saturating_sub(CALM), at.saturating_sub(CALM / 4))),
         errors: log.errors.load(Ordering::Relaxed),
         operations,
         timeline: log.timeline(median),
@@ -325,6 +325,9 @@ mod tests {
         let at = |ms| Duration::from_millis(ms);
         log.commits().extend((0..=20).map(|n| at(n * 5)).chain((80..120).map(|n| at(n * 5))));
         assert_eq!(log.pause(at(103), at(600)), at(300));
+        // Also one that ends later than what is looked at.
+        assert_eq!(log.pause(at(20), at(150)), at(300));
+        assert_eq!(log.pause(at(20), at(90)), at(5));
         assert_eq!(log.first_after(at(123)), Some(at(400)));
         let timeline = log.timeline(at(300));
         assert_eq!((timeline[0], timeline[1], timeline[20], timeline[30]), (1, 0, 0, 2));

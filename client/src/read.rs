@@ -34,8 +34,8 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// operator's choice, and to prepare a height takes time.
 const RETENTION_PATIENCE: Duration = Duration::from_secs(4);
 
-/// How long the last f replicas are waited for when all others have replied, and none with an answer: they may be silent,
-/// and those may have one by now.
+/// How long the last f replicas are waited for when all others have replied, and none with an answer, until those are
+/// asked again: they may have one by now, and the last ones may be silent.
 const SILENCE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the filesystem answers to a query that is not its own.
@@ -253,20 +253,24 @@ impl Asking<'_> {
         Err(refused.map_or_else(|| self.core.unanswered(), |(_, error)| error))
     }
 
-    /// Each replica once: the next one when the one before fails or takes too long.
+    /// Each replica once: the next one when the one before fails or takes too long; again those that had no answer yet while
+    /// the last ones are silent.
     async fn pass(&self, at: ReadAt, request: &Arc<ClientRequest>) -> Result<Verdict, Pointless> {
         let core = self.core;
         let mut race = Race::new();
         let mut order = core.order().into_iter();
         let mut tally = Misses::default();
         let mut asked_last = None;
-        let mut replied_at = Instant::now();
+        let (mut again, mut replied_at) = (Vec::new(), Instant::now());
         loop {
             if let Some(replica) = order.next() {
                 race.push(replica, core.request(replica, Arc::clone(request)));
                 asked_last = Some(replica);
             } else if race.len() <= core.members.f() && replied_at.elapsed() > SILENCE_PATIENCE {
-                return Err(tally.verdict(core));
+                // Whoever is slow may yet answer with what the others do not keep.
+                for replica in again.drain(..) {
+                    race.push(replica, core.request(replica, Arc::clone(request)));
+                }
             }
             let next = tokio::time::timeout(HEDGE_DELAY, race.next()).await;
             let (replica, reply) = match next {
@@ -281,7 +285,12 @@ impl Asking<'_> {
             replied_at = Instant::now();
             match self.judge(replica, at, reply) {
                 Ok(verdict) => return Ok(verdict),
-                Err(miss) => tally.add(replica, miss),
+                Err(miss) => {
+                    if matches!(miss, Miss::Busy | Miss::Later) {
+                        again.push(replica);
+                    }
+                    tally.add(replica, miss);
+                }
             }
         }
     }

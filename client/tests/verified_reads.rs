@@ -417,6 +417,21 @@ async fn a_past_height_is_read_exactly_or_not_at_all() {
     assert_eq!((horizon, applied), (then + 1, then + 1));
 }
 
+/// The one that keeps a height takes long to answer; that others do not keep it is no answer.
+#[tokio::test]
+async fn who_is_slow_may_keep_a_height_that_others_do_not() {
+    let fake = Fake::new();
+    let client = fake.client(quiet()).await;
+    let ino = make(&client, "a").await;
+    let then = client.floor();
+    make(&client, "b").await;
+    for replica in 0..3 {
+        fake.lock().behaviour[replica].horizon = then + 1;
+    }
+    fake.lock().behaviour[3].delay = Duration::from_millis(1500);
+    assert_eq!(find(&client.at(then), "a", Freshness::Floor).await, Ok(ino));
+}
+
 /// What keeps a height is asked as long as it is busy, and no longer.
 #[tokio::test]
 async fn who_is_busy_for_ever_does_not_hide_that_a_height_is_gone() {

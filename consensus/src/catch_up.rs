@@ -20,11 +20,14 @@ use crate::vote::vote_messages;
 pub(crate) const HEIGHTS_BUFFERED_MAX: Height = 16;
 /// Heights that may not be in the log yet: deferred records, and what is being written, generously.
 const LOGGED_LATER_MAX: Height = 64;
-/// Questions for dropped proposals between two commits: a leader that says there are any may lie.
-const DROPPED_ASKS_MAX: u32 = 3;
-/// A peer is sent a NEW-VIEW and the proposals in it about so many times in a retry time, however often it asks: within the
-/// shortest time-out more than once, because who is needed for a quorum may drop proposals again.
-const NEW_VIEWS_PER_RETRY: u64 = 8;
+/// Questions for dropped proposals between two commits, each after twice the time of the one before: a leader that says
+/// there are any may lie.
+const DROPPED_ASKS_MAX: u32 = 4;
+/// A peer that asks is sent a NEW-VIEW and the proposals in it about so many times in a retry time: within the shortest
+/// time-out more than once, because who is needed for a quorum may drop proposals again.
+const NEW_VIEWS_ASKED_PER_RETRY: u64 = 8;
+/// The same for one that did not ask.
+const NEW_VIEWS_UNASKED_PER_RETRY: u64 = 2;
 /// Heights beyond twice the window about which something is kept: what is buffered, and one more message.
 pub(crate) const HEIGHTS_AHEAD: Height = 80;
 
@@ -36,8 +39,8 @@ pub(crate) struct CatchUp {
     /// Who was asked, and until when the answer is waited for.
     asked: Option<(ReplicaIndex, Monotonic)>,
     turn: usize,
-    /// Who answered with nothing new, and until when it is not asked again.
-    fruitless: BTreeMap<ReplicaIndex, Monotonic>,
+    /// Who answered with nothing new, to a question for which height, and until when it is not asked for that again.
+    fruitless: BTreeMap<ReplicaIndex, (Height, Monotonic)>,
     /// When each peer was last sent a NEW-VIEW with proposals, and of which view: on its question, and otherwise.
     served: BTreeMap<(ReplicaIndex, Served), (Monotonic, View)>,
     /// The persist that the last answer to each peer waits for, or waited.
@@ -124,7 +127,7 @@ impl Replica {
             return reached(Probe::NewViewNotSynced);
         }
         // It is large, and proposals are; the driver counts their bytes as well.
-        let patience = self.new_view_interval();
+        let patience = self.new_view_interval(why);
         let served = self.catch_up.served.get(&(to, why));
         if served.is_some_and(|(at, view)| *view == known && now.since(*at) < patience) {
             reached(Probe::NewViewServedBefore);
@@ -143,8 +146,12 @@ impl Replica {
     }
 
     /// The least time between two NEW-VIEWs that a peer is sent.
-    fn new_view_interval(&self) -> u64 {
-        self.configuration.timeouts().resend.checked_div(NEW_VIEWS_PER_RETRY).unwrap_or(0)
+    fn new_view_interval(&self, why: Served) -> u64 {
+        let per_retry = match why {
+            Served::Asked => NEW_VIEWS_ASKED_PER_RETRY,
+            Served::Unasked => NEW_VIEWS_UNASKED_PER_RETRY,
+        };
+        self.configuration.timeouts().resend.checked_div(per_retry).unwrap_or(0)
     }
 
     /// The next height, if its proposal is among those that came while this replica was too far behind: they are gone, and
@@ -175,8 +182,10 @@ impl Replica {
     pub(crate) fn ask_for_dropped(&mut self) {
         if self.catch_up.dropped_at <= self.now && self.lacks_dropped() {
             reached(Probe::DroppedAsked);
+            let pause = (self.new_view_interval(Served::Asked) / 4).saturating_mul(5);
+            let doublings = self.catch_up.dropped_asks.min(DROPPED_ASKS_MAX);
+            self.catch_up.dropped_at = self.now.plus(pause.saturating_mul(1_u64 << doublings));
             self.catch_up.dropped_asks = self.catch_up.dropped_asks.saturating_add(1);
-            self.catch_up.dropped_at = self.now.plus((self.new_view_interval() / 4).saturating_mul(5));
             self.broadcast(PeerMessage::FetchNewView { view: self.view.number });
         }
     }
@@ -231,7 +240,7 @@ impl Replica {
             if self.first_gap() == gap {
                 reached(Probe::CommittedFruitless);
                 let until = self.now.plus(self.configuration.timeouts().resend);
-                self.catch_up.fruitless.insert(from, until);
+                self.catch_up.fruitless.insert(from, (gap, until));
             }
         }
     }
@@ -263,12 +272,8 @@ impl Replica {
         if !self.is_far_behind() && self.now < self.stalled_at() {
             return;
         }
-        let fruitful = self.ahead(from).filter(|(_, at)| *at <= self.now).map(|(peer, _)| peer);
-        let (mut peers, gone): (Vec<ReplicaIndex>, Vec<_>) =
-            fruitful.partition(|peer| !self.gone.contains(peer));
-        if peers.is_empty() {
-            peers = gone;
-        }
+        let free = self.ahead(from).into_iter().filter(|(_, at)| *at <= self.now);
+        let peers: Vec<ReplicaIndex> = free.map(|(peer, _)| peer).collect();
         let turn = self.catch_up.turn.checked_rem(peers.len()).unwrap_or(0);
         if let Some(peer) = peers.get(turn).copied() {
             let again = self.catch_up.asked.is_some();
@@ -281,10 +286,18 @@ impl Replica {
         }
     }
 
-    /// Who has committed this height, and when it may be asked.
-    fn ahead(&self, height: Height) -> impl Iterator<Item = (ReplicaIndex, Monotonic)> {
-        let ahead = self.catch_up.heard.iter().filter(move |(_, heard)| **heard >= height);
-        ahead.map(|(peer, _)| (*peer, self.catch_up.fruitless.get(peer).copied().unwrap_or_default()))
+    /// Who has committed the height of the first gap, and when it may be asked for it; those who cannot be reached only if
+    /// nobody else has.
+    fn ahead(&self, gap: Height) -> Vec<(ReplicaIndex, Monotonic)> {
+        let ahead = self.catch_up.heard.iter().filter(|(_, heard)| **heard >= gap);
+        let (reachable, gone): (Vec<ReplicaIndex>, Vec<_>) =
+            ahead.map(|(peer, _)| *peer).partition(|peer| !self.gone.contains(peer));
+        let peers = if reachable.is_empty() { gone } else { reachable };
+        let at = |peer: &ReplicaIndex| {
+            let fruitless = self.catch_up.fruitless.get(peer).filter(|(asked, _)| *asked == gap);
+            fruitless.map_or_else(Monotonic::default, |(_, until)| *until)
+        };
+        peers.into_iter().map(|peer| (peer, at(&peer))).collect()
     }
 
     /// From which height to ask, if any peer has it and there is room for it.
@@ -322,8 +335,8 @@ impl Replica {
     /// When the next question may be due.
     pub(crate) fn catch_up_at(&self) -> Option<Monotonic> {
         let from = self.gap_to_ask()?;
-        let fruitful = || self.ahead(from).map(|(_, at)| at).min().unwrap_or_default();
-        let asked = self.catch_up.asked.map_or_else(fruitful, |(_, until)| until);
+        let free = self.ahead(from).into_iter().map(|(_, at)| at).min().unwrap_or_default();
+        let asked = self.catch_up.asked.map_or(free, |(_, until)| until.max(free));
         Some(if self.is_far_behind() { asked } else { asked.max(self.stalled_at()) })
     }
 }

@@ -22,7 +22,7 @@ use crate::probe::{Probe, reached};
 use crate::replica::{Dependent, Replica, ViewState};
 
 impl Replica {
-    pub(crate) fn on_view_change(&mut self, message: ViewChange) {
+    pub(crate) fn on_view_change(&mut self, from: ReplicaIndex, message: ViewChange) {
         let (replica, view) = (message.claim.body.replica, message.claim.body.view);
         if replica == self.configuration.me() {
             return;
@@ -34,7 +34,9 @@ impl Replica {
         if self.view.entered && view <= self.view.number {
             // Fresh ones cross the NEW-VIEW that answers them; a repeated one has missed it.
             let grace = self.configuration.timeouts().resend / 2;
-            if view < self.view.number || self.now.since(self.view.entered_at) >= grace {
+            let missed = view < self.view.number || self.now.since(self.view.entered_at) >= grace;
+            // What another one repeats says nothing of what its signer has missed.
+            if missed && from == replica {
                 reached(Probe::ViewChangeAnswered);
                 self.serve_new_view(replica, self.view.number, Served::Unasked);
             }

@@ -296,7 +296,7 @@ impl Replica {
             PeerMessage::Votes(votes) => self.on_votes(from, votes.into_inner()),
             PeerMessage::Suspect(suspect) => self.on_suspect(from, suspect),
             PeerMessage::Resign(resign) => self.on_resign(&resign),
-            PeerMessage::ViewChange(view_change) => self.on_view_change(view_change),
+            PeerMessage::ViewChange(view_change) => self.on_view_change(from, view_change),
             PeerMessage::NewView(new_view) => self.on_new_view(Arc::new(new_view)),
             PeerMessage::Certificate(certificate) => {
                 if certificate.kind == CertificateKind::Commit {

@@ -1,7 +1,7 @@
 //! What is dropped before any signature is looked at, because it could change nothing here.
 //!
 //! Invariant: screening changes nothing and decides nothing: what it drops would have had no effect, or is the
-//! word of a replica that was caught with bad signatures. So a repeated, late or useless message costs no
+//! word of a replica that was caught with bad signatures; of an answer that brings nothing new is left that it came. So a repeated, late or useless message costs no
 //! signature (hazards RX2, RX4, RX9), and a PRE-PREPARE of a later view is no more than a hint that it began.
 
 use quorate_crypto::{Bounded, Certificate, CertificateKind};

@@ -31,15 +31,15 @@ impl Replica {
         // What cannot be committed soon is for the next view.
         let late = until <= self.now;
         if self.view.chain.is_empty() || late {
-            if late {
+            if !self.view.chain.is_empty() {
                 reached(Probe::TermCutShort);
             }
             self.hand_over();
         }
     }
 
-    /// As leader, proposes nothing more in the view at hand and gives it up once what is in flight is committed, in
-    /// this time at most: nothing has to be proposed again then, and nobody waits for it.
+    /// As leader, proposes nothing more in the view at hand and gives it up once it has committed what is in flight, in
+    /// this time at most, so that little of it has to be proposed again.
     pub(crate) fn retire(&mut self, patience: u64) {
         if !self.is_active() || self.view.mute {
             // It cannot get anything committed.

@@ -20,13 +20,13 @@ impl Node {
         match effect {
             Effect::Send { to, message } => {
                 self.flush_votes();
-                let bytes = self.peers.send(to, &message);
                 // Proposals are sent to one alone only as a part of such an answer.
-                let answers = matches!(
-                    *message,
-                    PeerMessage::Batches(_) | PeerMessage::NewView(_) | PeerMessage::PrePrepare(_)
-                );
-                if answers {
+                let of_view = matches!(*message, PeerMessage::NewView(_) | PeerMessage::PrePrepare(_));
+                if of_view && !self.peer_budgets.may_have_view(to, Instant::now()) {
+                    return;
+                }
+                let bytes = self.peers.send(to, &message);
+                if of_view || matches!(*message, PeerMessage::Batches(_)) {
                     self.peer_budgets.answered(to, bytes, Instant::now());
                 }
             }

@@ -16,15 +16,16 @@ use quorate_execution::{Admission, check_envelope};
 use quorate_protocol::limits::{BATCHES_PER_MESSAGE_MAX, CATCH_UP_BYTES_TARGET};
 use quorate_protocol::peer::CommittedBatch;
 use quorate_protocol::{Envelope, Evidence, Height, PeerMessage, ReplicaIndex, SkipReason};
-use quorate_transport::PeerEvent;
+use quorate_transport::{FAULTY_PAUSE_MAX, PeerEvent};
 use std::time::{Duration, Instant};
 
 /// How long nothing more is read of a peer for each of its messages that is refused: some hundred times of
 /// what refusing it costs.
 const REFUSED_PAUSE: Duration = Duration::from_millis(5);
 
-/// How long messages of a peer that is barred, or sends much that is useless, are read one by one.
-const ONE_BY_ONE: Duration = Duration::from_secs(4);
+/// How long messages of a peer that is barred, or sends much that is useless, are read one by one: for longer than it is
+/// paused, or all its lanes would be read at once after that.
+const ONE_BY_ONE: Duration = FAULTY_PAUSE_MAX.saturating_add(Duration::from_secs(4));
 
 /// Why an envelope does not get in.
 pub(crate) enum Refused {
@@ -96,6 +97,9 @@ impl Node {
             }
             return;
         };
+        if matches!(&message, PeerMessage::Committed(batches) if batches.is_empty()) {
+            self.useless(from, bytes, now);
+        }
         if self.peer_budgets.is_barred(from, now) && needs_checks(from, &message) {
             return;
         }

@@ -211,12 +211,29 @@ impl Node {
         // leads, and take ten times as long for it.
         const FAREWELL: Duration = Duration::from_millis(50);
         tracing::info!(leads = self.leads(), "stopping");
+        self.resign();
+        let last = self.held.back().map(|held| held.token);
+        let until = Instant::now() + HAND_OVER_MAX;
+        while self.leads() || self.held.front().is_some_and(|held| Some(held.token) <= last) {
+            if !self.turn_until(sources, until).await {
+                break;
+            }
+        }
+        let until = Instant::now() + FAREWELL;
+        while self.turn_until(sources, until).await {
+            // It may be made the leader of a later view meanwhile.
+            if self.leads() {
+                self.resign();
+            }
+        }
+        // What of it is written yet is a restart's gain.
+        self.resign();
+    }
+
+    /// Gives up leading, if it does, and writes what waits for another record.
+    fn resign(&mut self) {
         self.step(Input::Resign);
         self.settle();
-        let until = Instant::now() + HAND_OVER_MAX;
-        while (self.leads() || !self.held.is_empty()) && self.turn_until(sources, until).await {}
-        let until = Instant::now() + FAREWELL;
-        while self.turn_until(sources, until).await {}
     }
 
     /// One turn, if it begins in time.

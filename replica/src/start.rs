@@ -185,7 +185,6 @@ fn assemble(
         options.past_memory,
     )
     .map_err(no_thread)?;
-    let window = consensus.configuration().window();
     let certificate = consensus.committed_certificate().cloned();
     let court = crate::inbound::court(consensus.configuration(), verifier.as_ref());
     let evidence = EvidenceKeeper::start(directory, &court).map_err(no_thread)?;
@@ -214,7 +213,7 @@ fn assemble(
         inputs: VecDeque::new(),
         fairness: Fairness::default(),
         refusals: Refusals::default(),
-        peer_budgets: PeerBudgets::new(window),
+        peer_budgets: PeerBudgets::default(),
         client_budgets: ClientBudgets::default(),
         timer: None,
         care_due: Instant::now(),

@@ -396,20 +396,67 @@ fn a_height_whose_proposal_was_dropped_is_asked_for_at_once() {
     assert!(took < 50 * MILLISECOND, "{} ms", took / MILLISECOND);
 }
 
-/// A NEW-VIEW with its proposals is sent to a peer again and again, but not more often than eight times in a retry time.
+/// A NEW-VIEW with its proposals is sent again and again to a peer that asks for it, but not more often than eight times in
+/// a retry time; and not to one because somebody else repeats its VIEW-CHANGE.
 #[test]
-fn a4_a_new_view_is_sent_again_after_a_part_of_the_retry_time() {
+fn a4_a_new_view_is_sent_to_who_asks_at_times() {
     let mut net = Net::new(4);
+    net.lose = Box::new(|from, _, message| from == 2 && !matches!(message, PeerMessage::ViewChange(_)));
     net.hand_over(0);
     let resend = net.configuration_of(1).timeouts().resend;
-    let sent = |net: &Net| net.sent["NEW-VIEW"];
-    let before = sent(&net);
+    let records = net.nodes[2].log.iter();
+    let mut asked = records.filter_map(|record| match record {
+        Record::ViewChange(message) => Some(message.clone()),
+        _ => None,
+    });
+    let repeated = asked.next().unwrap();
+    net.lose = Box::new(|_, _, _| true);
+    net.advance(resend);
+    let mut more = [2, 3].map(|from| {
+        let before = net.sent["NEW-VIEW"];
+        for _ in 0..80 {
+            let question = PeerMessage::FetchNewView { view: 1 };
+            let message = if from == 3 { question } else { PeerMessage::ViewChange(repeated.clone()) };
+            net.deliver(from, 1, message);
+            net.advance(resend / 40);
+        }
+        net.sent["NEW-VIEW"] - before
+    });
+    assert!((12..=17).contains(&more[1]), "{more:?} in two retry times");
+    assert!((2..=5).contains(&more[0]), "{more:?}: its signer repeats it");
+    more[0] = net.sent["NEW-VIEW"];
     for _ in 0..80 {
-        net.deliver(3, 1, PeerMessage::FetchNewView { view: 1 });
+        net.deliver(3, 1, PeerMessage::ViewChange(repeated.clone()));
         net.advance(resend / 40);
     }
-    let more = sent(&net) - before;
-    assert!((12..=17).contains(&more), "{more} in two retry times");
+    assert_eq!(net.sent["NEW-VIEW"], more[0], "somebody else repeats it");
+}
+
+/// RX3: one that was asked is gone and the only other one had nothing new: nobody is asked until that one may be, and no
+/// timer is set for a time that has passed.
+#[test]
+fn st6_who_has_nothing_new_is_waited_for_and_who_is_gone_is_not_asked() {
+    let mut net = Net::new(4);
+    net.lose = Box::new(|from, to, _| from == 3 || to == 3);
+    load(&mut net, 1, 0..60);
+    let announcement = |committed| Announcement { epoch: 0, view: 0, entered: true, committed };
+    net.deliver(1, 3, PeerMessage::Announce(announcement(60)));
+    let answer = served(&net, 1, 1..=30);
+    for peer in [2, 1] {
+        net.deliver(peer, 3, answer.clone());
+        net.settle();
+    }
+    assert_eq!((net.height(3), net.sent["fetch committed"]), (30, 1));
+    net.deliver(0, 3, PeerMessage::Announce(announcement(60)));
+    assert_eq!(net.sent["fetch committed"], 2);
+    net.step(3, Input::Disconnected(0));
+    net.settle();
+    assert_eq!(net.sent["fetch committed"], 2);
+    let timer = net.node(3).timer.expect("the announcement is due some time");
+    assert!(timer > net.now + MILLISECOND, "{} ns", timer - net.now);
+    net.lose = Box::new(|_, _, _| false);
+    let took = net.advance_until(SECOND, |net| net.height(3) >= 59);
+    assert!(took <= net.configuration_of(3).timeouts().resend + 5 * MILLISECOND, "{took} ns");
 }
 
 /// ADR 11: a batch that was fetched by a certificate of others gets no COMMIT before own execution agrees, and none at

@@ -330,6 +330,19 @@ fn a_term_ends_in_good_order_without_a_time_out() {
     assert!(net.replica(1).view() <= 3, "an idle cluster has one leader");
 }
 
+/// At the end of a term as well, but then for a retry time.
+#[test]
+fn a_term_ends_also_when_what_is_in_flight_is_stuck() {
+    let timeouts = Timeouts { term: 500 * MILLISECOND, request_min: SECOND, ..Timeouts::default() };
+    let mut net = Net::with(4, 4, Parameters { timeouts, ..Parameters::default() });
+    (0..4).for_each(|i| net.node(i).hold_execution = true);
+    let envelope = net.envelope(1, 0, 1, 0);
+    net.request_all(&envelope);
+    let took = net.advance_until(SECOND, |net| net.sent.contains_key("RESIGN"));
+    let wanted = 500 * MILLISECOND + timeouts.resend;
+    assert!(took >= wanted && took < wanted + 5 * MILLISECOND, "{took} ns");
+}
+
 /// What is in flight when a leader is told to stop is committed first, so that nothing of it has to be proposed again;
 /// where that cannot be soon it is not waited for.
 #[test]

@@ -8,7 +8,6 @@
 
 use crate::budgets::bucket::{Bucket, Rate};
 use quorate_crypto::Hash;
-use quorate_protocol::limits::PROPOSAL_BYTES_MAX;
 use quorate_protocol::{Height, PeerMessage, ReplicaIndex, View};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,8 +19,7 @@ pub const MESSAGES: Rate = Rate { burst: 8192, per_second: 8192 };
 /// Bytes of one peer.
 pub const BYTES: Rate = Rate { burst: 32 << 20, per_second: 64 << 20 };
 /// Bytes of one peer's messages that change nothing here: late votes, what others have forwarded already, blocks that
-/// nobody asked for. Of a correct replica these are few, but for proposals that a leader repeats, which do not count,
-/// and those that were under way when it was replaced; see [`PeerBudgets::new`].
+/// nobody asked for. Of a correct replica these are few, but for proposals that a leader repeats, which do not count.
 pub const USELESS_BYTES: Rate = Rate { burst: 32 << 20, per_second: 8 << 20 };
 /// Messages of one peer that is barred, whatever they are: it is faulty, and reading them costs something as well.
 pub const BARRED_MESSAGES: Rate = Rate { burst: 256, per_second: 256 };
@@ -38,8 +36,8 @@ pub const WASTED_CHECKS: Rate = Rate { burst: 64, per_second: 4 };
 pub const BARRED_TIME: Duration = Duration::from_secs(10);
 /// Bytes of the past that one peer gets on its questions.
 pub const ANSWERS: Rate = Rate { burst: 16 << 20, per_second: 32 << 20 };
-/// How much later than it could a peer may have the NEW-VIEW of a view that it has not entered, with the proposals in it,
-/// whatever it has had before: who has just caught up may be needed in this view.
+/// A NEW-VIEW and the proposals in it are sent to a peer that owes for its answers so much time at most: who has just
+/// caught up may be needed in this view.
 pub const NEW_VIEW_DEBT_MAX: Duration = Duration::from_secs(1);
 /// What an answer counts for at least: to find it costs something, however short it is.
 pub const ANSWER_BYTES_MIN: u64 = 64 << 10;
@@ -95,11 +93,11 @@ struct Account {
 }
 
 impl Account {
-    fn new(useless: Rate) -> Self {
+    fn new() -> Self {
         Self {
             messages: Bucket::new(MESSAGES),
             bytes: Bucket::new(BYTES),
-            useless: Bucket::new(useless),
+            useless: Bucket::new(USELESS_BYTES),
             barred_messages: Bucket::new(BARRED_MESSAGES),
             barred_bytes: Bucket::new(BARRED_BYTES),
             forward_checks: Bucket::new(FORWARD_CHECKS),
@@ -114,8 +112,9 @@ impl Account {
 
     fn may_ask(&mut self, question: Question, now: Instant) -> bool {
         self.asked.retain(|question, at| now.saturating_duration_since(*at) < question.interval());
-        let debt = if matches!(question, Question::NewView(_)) { NEW_VIEW_DEBT_MAX } else { Duration::ZERO };
-        if self.debt(now) > debt || self.asked.len() >= QUESTIONS_MAX || self.asked.contains_key(&question) {
+        // What is sent on this question is counted when it is sent.
+        let indebted = !matches!(question, Question::NewView(_)) && !self.debt(now).is_zero();
+        if indebted || self.asked.len() >= QUESTIONS_MAX || self.asked.contains_key(&question) {
             return false;
         }
         self.asked.insert(question, now);
@@ -129,23 +128,14 @@ impl Account {
 }
 
 /// The accounts of all peers.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct PeerBudgets {
     accounts: BTreeMap<ReplicaIndex, Account>,
-    useless: Rate,
 }
 
 impl PeerBudgets {
-    /// Full ones, where a leader has up to so many proposals under way: when it is replaced they change nothing any more,
-    /// and it may have sent each of them twice.
-    pub fn new(window: u64) -> Self {
-        let proposals = window.saturating_mul(2).saturating_mul(PROPOSAL_BYTES_MAX as u64);
-        let useless = Rate { burst: USELESS_BYTES.burst.max(proposals), ..USELESS_BYTES };
-        Self { accounts: BTreeMap::new(), useless }
-    }
-
     fn account(&mut self, peer: ReplicaIndex) -> &mut Account {
-        self.accounts.entry(peer).or_insert_with(|| Account::new(self.useless))
+        self.accounts.entry(peer).or_insert_with(Account::new)
     }
 
     /// A message of so many bytes has arrived: for how long nothing more is to be read of the peer, which may have been
@@ -194,11 +184,12 @@ impl PeerBudgets {
     /// Whether a message may pass that asks for the past, if it does: not more often than a correct replica
     /// asks, and not while the peer has had more than its share.
     pub fn may_ask(&mut self, peer: ReplicaIndex, message: &PeerMessage, now: Instant) -> bool {
-        if matches!(message, PeerMessage::Announce(_)) {
-            // Whoever says that it has not entered the view is sent what a question for it brings.
-            return self.account(peer).debt(now) <= NEW_VIEW_DEBT_MAX;
-        }
         Question::of(message).is_none_or(|question| self.account(peer).may_ask(question, now))
+    }
+
+    /// Whether a peer may be sent a NEW-VIEW, or a proposal that is in one: not while it has had much more than its share.
+    pub fn may_have_view(&mut self, peer: ReplicaIndex, now: Instant) -> bool {
+        self.account(peer).debt(now) <= NEW_VIEW_DEBT_MAX
     }
 
     /// Charges an answer out of memory.
@@ -267,7 +258,6 @@ impl Drop for Reading {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_protocol::peer::Announcement;
 
     fn after(began: Instant, milliseconds: u64) -> Instant {
         began + Duration::from_millis(milliseconds)
@@ -276,7 +266,7 @@ mod tests {
     /// Hazard A4: a flood is slowed to its budget, and nobody else is.
     #[test]
     fn a4_a_flood_is_slowed_and_nobody_else_is() {
-        let (mut budgets, began) = (PeerBudgets::new(4), Instant::now());
+        let (mut budgets, began) = (PeerBudgets::default(), Instant::now());
         let (mut paused, mut taken) = (began, 0_u64);
         for millisecond in 0..10_000 {
             let now = after(began, millisecond);
@@ -302,7 +292,7 @@ mod tests {
     /// Hazard A4: what changes nothing is read slowly after a while, also of who is never caught.
     #[test]
     fn a4_useless_bytes_are_slowed_and_late_votes_are_not() {
-        let (mut budgets, began) = (PeerBudgets::new(4), Instant::now());
+        let (mut budgets, began) = (PeerBudgets::default(), Instant::now());
         let (mut paused, mut taken) = (began, 0_u64);
         for millisecond in 0..10_000 {
             let now = after(began, millisecond);
@@ -317,20 +307,10 @@ mod tests {
         assert!(taken <= allowed + (64 << 10) && taken > allowed - (1 << 20), "{taken} of {allowed}");
     }
 
-    /// A leader with a wide window that is replaced was not faulty.
-    #[test]
-    fn proposals_of_who_led_before_do_not_slow_it() {
-        let (mut budgets, began) = (PeerBudgets::new(64), Instant::now());
-        for _ in 0..2 * 64 {
-            assert_eq!(budgets.useless(1, PROPOSAL_BYTES_MAX, began), Duration::ZERO);
-        }
-        assert!(!budgets.useless(1, PROPOSAL_BYTES_MAX, began).is_zero());
-    }
-
     /// Hazard A13: who wastes checks is barred, and is heard again after it has stopped.
     #[test]
     fn a13_a_peer_whose_messages_do_not_hold_is_barred_for_a_while() {
-        let (mut budgets, began) = (PeerBudgets::new(4), Instant::now());
+        let (mut budgets, began) = (PeerBudgets::default(), Instant::now());
         let mut wasted = 0_u64;
         for millisecond in 0..60_000 {
             let now = after(began, millisecond);
@@ -349,7 +329,7 @@ mod tests {
     /// Hazard A4: who was caught lying costs little from then on, also by what needs no check.
     #[test]
     fn a4_who_is_barred_is_read_slowly() {
-        let (mut budgets, began) = (PeerBudgets::new(4), Instant::now());
+        let (mut budgets, began) = (PeerBudgets::default(), Instant::now());
         budgets.wasted(1, WASTED_CHECKS.burst + 60 * WASTED_CHECKS.per_second, began);
         for (peer, forges) in [(1, false), (2, true)] {
             let (mut paused, mut taken) = (began, 0_u64);
@@ -371,7 +351,7 @@ mod tests {
 
     #[test]
     fn the_past_is_read_for_a_peer_once_at_a_time_and_within_its_share() {
-        let (mut budgets, began) = (PeerBudgets::new(4), Instant::now());
+        let (mut budgets, began) = (PeerBudgets::default(), Instant::now());
         let ask = |from| PeerMessage::FetchCommitted { from };
         assert!(budgets.may_ask(1, &ask(7), began));
         assert!(!budgets.may_ask(1, &ask(7), began), "the same question again");
@@ -383,11 +363,9 @@ mod tests {
         drop(reading);
         assert!(budgets.read(1).is_some());
         // It has had more than its share: nothing until that is made good, but for the view, a little earlier.
-        let announcement = Announcement { epoch: 0, view: 2, entered: false, committed: 7 };
-        for message in [PeerMessage::FetchNewView { view: 3 }, PeerMessage::Announce(announcement)] {
-            assert!(!budgets.may_ask(1, &message, after(began, 1400)));
-            assert!(budgets.may_ask(1, &message, after(began, 1600)));
-        }
+        assert!(budgets.may_ask(1, &PeerMessage::FetchNewView { view: 3 }, after(began, 1400)));
+        assert!(!budgets.may_have_view(1, after(began, 1400)) && budgets.may_have_view(2, began));
+        assert!(budgets.may_have_view(1, after(began, 1600)));
         assert!(!budgets.may_ask(1, &ask(9), after(began, 1600)));
         assert!(budgets.may_ask(1, &ask(9), after(began, 2600)));
         assert!(budgets.may_ask(2, &ask(9), began));
