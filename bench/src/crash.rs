@@ -146,10 +146,13 @@ impl Log {
 
     /// The longest time without a commit that begins or lies around `at`, or begins before `until`.
     fn pause(&self, at: Duration, until: Duration) -> Duration {
-        let (earliest, commits) = (at.saturating_sub(CALM), self.commits());
-        let mut near: Vec<Duration> =
-            commits.iter().rev().take_while(|commit| **commit >= earliest).copied().collect();
-        drop(commits);
+        // Whatever is later is no end of such a time: a run ends with an error where nothing resumes for so long.
+        let (earliest, latest) = (at.saturating_sub(CALM), until + RESUME_PATIENCE);
+        let mut near: Vec<Duration> = {
+            let commits = self.commits();
+            let recent = commits.iter().rev().skip_while(|commit| **commit > latest);
+            recent.take_while(|commit| **commit >= earliest).copied().collect()
+        };
         near.sort_unstable();
         let gaps = near.windows(2).filter_map(|pair| match pair {
             [before, after] if *after > at && *before <= until => Some(after.saturating_sub(*before)),
