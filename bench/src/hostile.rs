@@ -181,10 +181,15 @@ impl One {
 }
 
 async fn submit(client: Arc<One>, over: Arc<AtomicBool>) {
+    let mut envelope = client.envelope();
     while !over.load(Ordering::Relaxed) {
-        match client.connection.submit(&client.envelope(), true) {
-            Ok(()) => tokio::task::yield_now().await,
+        match client.connection.submit(&envelope, true) {
+            Ok(()) => {
+                envelope = client.envelope();
+                tokio::task::yield_now().await;
+            }
             Err(TransportError::Lost(_) | TransportError::NotConnected) => return,
+            // The same once more: to sign another one would cost the attacker alone, on the machine that all share here.
             Err(_) => tokio::time::sleep(FULL_PAUSE).await,
         }
     }

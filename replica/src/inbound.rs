@@ -27,6 +27,9 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(5);
 /// paused, or all its lanes would be read at once after that.
 const ONE_BY_ONE: Duration = FAULTY_PAUSE_MAX.saturating_add(Duration::from_secs(4));
 
+/// How long after a leader was replaced its proposals may still come, which change nothing then.
+const LATE_PROPOSALS: Duration = Duration::from_secs(2);
+
 /// Why an envelope does not get in.
 pub(crate) enum Refused {
     /// It can have no effect at the committed height, which may be a matter of time; no signature was checked.
@@ -88,8 +91,9 @@ impl Node {
     }
 
     fn on_consensus_message(&mut self, from: ReplicaIndex, message: PeerMessage, bytes: usize, now: Instant) {
-        // A leader repeats its proposals, which may be large, for those who miss some.
-        let repeats = matches!(message, PeerMessage::PrePrepare(_)) && self.consensus.status().leader == from;
+        // A leader repeats its proposals, which may be large, for those who miss some; and some are under way when it is
+        // replaced.
+        let repeats = matches!(message, PeerMessage::PrePrepare(_)) && self.leads_or_led(from, now);
         // What can decide nothing any more is dropped before its signatures are checked.
         let Some(message) = self.consensus.screen(from, message) else {
             if !repeats {
@@ -118,6 +122,14 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// Whether a peer leads, or did a moment ago.
+    fn leads_or_led(&self, peer: ReplicaIndex, now: Instant) -> bool {
+        let led = |&(led, until): &(ReplicaIndex, Instant)| {
+            led == peer && now.saturating_duration_since(until) < LATE_PROPOSALS
+        };
+        self.consensus.status().leader == peer || self.led_before.as_ref().is_some_and(led)
     }
 
     /// A message of a peer changed nothing.

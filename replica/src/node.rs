@@ -23,7 +23,7 @@ use quorate_consensus::{Effect, Input, Monotonic, Replica, Status, Token, Verifi
 use quorate_crypto::{Certificate, Hash};
 use quorate_execution::{Executed, State};
 use quorate_protocol::record::Record;
-use quorate_protocol::{Envelope, PeerMessage, Vote};
+use quorate_protocol::{Envelope, PeerMessage, ReplicaIndex, Vote};
 use quorate_transport::{ClientEvent, PeerEvent, PeerNetwork, ReplicaTransport};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -95,6 +95,8 @@ pub struct Node {
     pub(crate) refusals: Refusals,
     pub(crate) peer_budgets: PeerBudgets,
     pub(crate) client_budgets: ClientBudgets,
+    /// Who led the view that was left last, and when that was.
+    pub(crate) led_before: Option<(ReplicaIndex, Instant)>,
     pub(crate) timer: Option<Monotonic>,
     /// When what waits is looked after next.
     pub(crate) care_due: Instant,
@@ -275,11 +277,14 @@ impl Node {
     pub(crate) fn take_in(&mut self, input: Input) {
         let wall = self.wall();
         let standing = |status: &Status| (status.view, status.entered, status.suspects);
-        let before = standing(&self.consensus.status());
+        let before = self.consensus.status();
         let effects = self.consensus.step(self.now(), wall, input);
         let status = self.consensus.status();
-        if standing(&status) != before {
+        if standing(&status) != standing(&before) {
             tell_view(&status);
+        }
+        if status.view != before.view && before.entered {
+            self.led_before = Some((before.leader, Instant::now()));
         }
         for effect in effects {
             self.perform(effect);

@@ -215,6 +215,7 @@ fn assemble(
         refusals: Refusals::default(),
         peer_budgets: PeerBudgets::default(),
         client_budgets: ClientBudgets::default(),
+        led_before: None,
         timer: None,
         care_due: Instant::now(),
         epoch_start: Instant::now(),

@@ -19,8 +19,9 @@ pub const MESSAGES: Rate = Rate { burst: 8192, per_second: 8192 };
 /// Bytes of one peer.
 pub const BYTES: Rate = Rate { burst: 32 << 20, per_second: 64 << 20 };
 /// Bytes of one peer's messages that change nothing here: late votes, what others have forwarded already, blocks that
-/// nobody asked for. Of a correct replica these are few, but for proposals that a leader repeats, which do not count.
-pub const USELESS_BYTES: Rate = Rate { burst: 32 << 20, per_second: 8 << 20 };
+/// nobody asked for. Of a correct replica these are few, but for proposals that a leader repeats, or had under way
+/// when it was replaced, which do not count.
+pub const USELESS_BYTES: Rate = Rate { burst: 16 << 20, per_second: 4 << 20 };
 /// Messages of one peer that is barred, whatever they are: it is faulty, and reading them costs something as well.
 pub const BARRED_MESSAGES: Rate = Rate { burst: 256, per_second: 256 };
 /// Bytes of one peer that is barred.
