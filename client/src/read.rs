@@ -4,6 +4,7 @@
 //! names, at a height at least as high as asked for, or exactly the one. A check that fails names the replica and
 //! moves the question on; it never becomes an answer (RD2, RD4).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -267,6 +268,9 @@ impl Asking<'_> {
                 race.push(replica, core.request(replica, Arc::clone(request)));
                 asked_last = Some(replica);
             } else if race.len() <= core.members.f() && replied_at.elapsed() > SILENCE_PATIENCE {
+                if let Some(verdict) = tally.verdict_of_most(core) {
+                    return Err(verdict);
+                }
                 // Whoever is slow may yet answer with what the others do not keep.
                 for replica in again.drain(..) {
                     race.push(replica, core.request(replica, Arc::clone(request)));
@@ -366,46 +370,50 @@ enum Pointless {
     Ever(ClientError),
 }
 
-/// What the replicas of one pass had to say instead of an answer.
+/// What the replicas of one pass said last instead of an answer.
 #[derive(Default)]
-struct Misses {
-    busy: usize,
-    refused: usize,
-    lied: usize,
-    last_refusal: Option<(Refusal, String)>,
-    last_lie: Option<(ReplicaIndex, String)>,
-}
+struct Misses(BTreeMap<ReplicaIndex, Miss>);
 
 impl Misses {
     fn add(&mut self, replica: ReplicaIndex, miss: Miss) {
-        match miss {
-            Miss::Later => {}
-            Miss::Busy => self.busy = self.busy.saturating_add(1),
-            Miss::Refused(refusal, text) => {
-                self.refused = self.refused.saturating_add(1);
-                self.last_refusal = Some((refusal, text));
-            }
-            Miss::Lie(reason) => {
-                self.lied = self.lied.saturating_add(1);
-                self.last_lie = Some((replica, reason));
-            }
-        }
+        self.0.insert(replica, miss);
     }
 
     /// Asking again is pointless when more replicas refuse than can be faulty, or when all lie.
-    fn verdict(self, core: &Core) -> Pointless {
-        if self.refused >= core.members.weak_quorum()
-            && let Some((refusal, text)) = self.last_refusal
+    fn verdict(&self, core: &Core) -> Pointless {
+        let mut refusals = self.0.values().filter_map(|miss| match miss {
+            Miss::Refused(refusal, text) => Some((refusal, text)),
+            _ => None,
+        });
+        if refusals.clone().count() >= core.members.weak_quorum()
+            && let Some((refusal, text)) = refusals.next_back()
         {
-            let busy = self.busy > 0 && matches!(refusal, Refusal::NotRetained { .. });
-            let error = ClientError::Refused { refusal, text };
+            let is_busy = self.0.values().any(|miss| matches!(miss, Miss::Busy));
+            let error = ClientError::Refused { refusal: *refusal, text: text.clone() };
+            let busy = is_busy && matches!(refusal, Refusal::NotRetained { .. });
             return if busy { Pointless::UnlessBusy(error) } else { Pointless::Ever(error) };
         }
-        if self.lied >= core.members.n()
-            && let Some((replica, reason)) = self.last_lie
+        let mut lies = self.0.iter().filter_map(|(replica, miss)| match miss {
+            Miss::Lie(reason) => Some((replica, reason)),
+            _ => None,
+        });
+        if lies.clone().count() >= core.members.n()
+            && let Some((replica, reason)) = lies.next_back()
         {
-            return Pointless::Ever(ClientError::PeerLies { replica, reason });
+            return Pointless::Ever(ClientError::PeerLies { replica: *replica, reason: reason.clone() });
         }
         Pointless::No
+    }
+
+    /// The same while the last f replicas are silent: they may only have what others do not keep.
+    fn verdict_of_most(&self, core: &Core) -> Option<Pointless> {
+        let verdict = self.verdict(core);
+        let kept = |error: &ClientError| {
+            matches!(
+                error,
+                ClientError::Refused { refusal: Refusal::NotRetained { .. } | Refusal::NotFound, .. }
+            )
+        };
+        matches!(&verdict, Pointless::Ever(error) if !kept(error)).then_some(verdict)
     }
 }

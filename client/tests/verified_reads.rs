@@ -417,6 +417,25 @@ async fn a_past_height_is_read_exactly_or_not_at_all() {
     assert_eq!((horizon, applied), (then + 1, then + 1));
 }
 
+/// What all others decline is declined, whether or not the last one answers.
+#[tokio::test]
+async fn a_silent_replica_does_not_keep_a_refusal_from_being_told() {
+    let fake = Fake::new();
+    let client = fake.client(quiet()).await;
+    make(&client, "a").await;
+    fake.lock().behaviour[2].silent = true;
+    for replica in [0, 1, 3] {
+        fake.lock().behaviour[replica].lie = Some(Box::new(|_, reply| match reply {
+            ClientReply::Read(_) => Some(fake::refused(Refusal::Invalid)),
+            other => Some(other),
+        }));
+    }
+    let (began, height) = (Instant::now(), client.floor());
+    let refused = find(&client, "a", Freshness::Exactly(height)).await;
+    assert!(matches!(refused, Err(ClientError::Refused { refusal: Refusal::Invalid, .. })), "{refused:?}");
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+}
+
 /// The one that keeps a height takes long to answer; that others do not keep it is no answer.
 #[tokio::test]
 async fn who_is_slow_may_keep_a_height_that_others_do_not() {

@@ -36,8 +36,8 @@ pub(crate) const HEIGHTS_AHEAD: Height = 80;
 pub(crate) struct CatchUp {
     /// The highest committed height that each peer spoke of, or that its votes imply.
     heard: BTreeMap<ReplicaIndex, Height>,
-    /// Who was asked, and until when the answer is waited for.
-    asked: Option<(ReplicaIndex, Monotonic)>,
+    /// Who was asked, from which height on, and until when the answer is waited for.
+    asked: Option<(ReplicaIndex, Height, Monotonic)>,
     turn: usize,
     /// Who answered with nothing new, to a question for which height, and until when it is not asked for that again.
     fruitless: BTreeMap<ReplicaIndex, (Height, Monotonic)>,
@@ -62,7 +62,7 @@ pub(crate) enum Served {
 impl CatchUp {
     /// The connection with a peer is lost: its answer is not waited for.
     pub(crate) fn lost(&mut self, peer: ReplicaIndex, now: Monotonic) {
-        if let Some((_, until)) = self.asked.as_mut().filter(|(asked, _)| *asked == peer) {
+        if let Some((.., until)) = self.asked.as_mut().filter(|(asked, ..)| *asked == peer) {
             *until = now;
         }
     }
@@ -182,9 +182,8 @@ impl Replica {
     pub(crate) fn ask_for_dropped(&mut self) {
         if self.catch_up.dropped_at <= self.now && self.lacks_dropped() {
             reached(Probe::DroppedAsked);
-            let pause = (self.new_view_interval(Served::Asked) / 4).saturating_mul(5);
             let doublings = self.catch_up.dropped_asks.min(DROPPED_ASKS_MAX);
-            self.catch_up.dropped_at = self.now.plus(pause.saturating_mul(1_u64 << doublings));
+            self.catch_up.dropped_at = self.now.plus(self.dropped_pause().saturating_mul(1_u64 << doublings));
             self.catch_up.dropped_asks = self.catch_up.dropped_asks.saturating_add(1);
             self.broadcast(PeerMessage::FetchNewView { view: self.view.number });
         }
@@ -197,7 +196,16 @@ impl Replica {
 
     /// A height was committed.
     pub(crate) fn caught_up_by_one(&mut self) {
-        self.catch_up.dropped_asks = 0;
+        if self.catch_up.dropped_asks > 0 {
+            self.catch_up.dropped_asks = 0;
+            let soon = self.now.plus(self.dropped_pause());
+            self.catch_up.dropped_at = self.catch_up.dropped_at.min(soon);
+        }
+    }
+
+    /// The least time between two questions for dropped proposals: less often than peers let the same question pass.
+    fn dropped_pause(&self) -> u64 {
+        (self.new_view_interval(Served::Asked) / 4).saturating_mul(5)
     }
 
     pub(crate) fn serve_committed(&mut self, to: ReplicaIndex, from: Height) {
@@ -233,21 +241,20 @@ impl Replica {
             self.insert_certified(batch);
             self.learn(certificate);
         }
-        if self.is_asked(from) {
-            self.catch_up.asked = None;
-            // Whoever answers with what is here already is not asked for more before the retry time; others are, because
-            // what was asked for may have come by itself meanwhile.
-            if self.first_gap() == gap {
-                reached(Probe::CommittedFruitless);
-                let until = self.now.plus(self.configuration.timeouts().resend);
-                self.catch_up.fruitless.insert(from, (gap, until));
-            }
+        if let Some((_, height, _)) = self.catch_up.asked.take_if(|(peer, ..)| *peer == from)
+            // Whoever answers with what is here already is not asked for that again before the retry time; for what is
+            // lacking now it is, and others are, because what was asked for may have come by itself meanwhile.
+            && self.first_gap() == gap
+        {
+            reached(Probe::CommittedFruitless);
+            let until = self.now.plus(self.configuration.timeouts().resend);
+            self.catch_up.fruitless.insert(from, (height, until));
         }
     }
 
     /// Whether an answer of this peer is waited for.
     pub(crate) fn is_asked(&self, peer: ReplicaIndex) -> bool {
-        self.catch_up.asked.is_some_and(|(asked, _)| asked == peer)
+        self.catch_up.asked.is_some_and(|(asked, ..)| asked == peer)
     }
 
     /// The lowest height above the committed one whose batch or commit certificate is missing.
@@ -266,7 +273,7 @@ impl Replica {
     /// otherwise only if it does not.
     pub(crate) fn run_catch_up(&mut self) {
         let Some(from) = self.gap_to_ask() else { return };
-        if self.catch_up.asked.is_some_and(|(_, until)| self.now < until) {
+        if self.catch_up.asked.is_some_and(|(.., until)| self.now < until) {
             return;
         }
         if !self.is_far_behind() && self.now < self.stalled_at() {
@@ -279,7 +286,7 @@ impl Replica {
             let again = self.catch_up.asked.is_some();
             reached(if again { Probe::CommittedAskedAgain } else { Probe::CommittedAsked });
             self.catch_up.turn = self.catch_up.turn.wrapping_add(1);
-            self.catch_up.asked = Some((peer, self.now.plus(self.configuration.timeouts().resend)));
+            self.catch_up.asked = Some((peer, from, self.now.plus(self.configuration.timeouts().resend)));
             if !broken(Mutant::CatchUpOff) {
                 self.send(peer, PeerMessage::FetchCommitted { from });
             }
@@ -336,7 +343,7 @@ impl Replica {
     pub(crate) fn catch_up_at(&self) -> Option<Monotonic> {
         let from = self.gap_to_ask()?;
         let free = self.ahead(from).into_iter().map(|(_, at)| at).min().unwrap_or_default();
-        let asked = self.catch_up.asked.map_or(free, |(_, until)| until.max(free));
+        let asked = self.catch_up.asked.map_or(free, |(.., until)| until.max(free));
         Some(if self.is_far_behind() { asked } else { asked.max(self.stalled_at()) })
     }
 }

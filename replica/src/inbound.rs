@@ -27,8 +27,9 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(5);
 /// paused, or all its lanes would be read at once after that.
 const ONE_BY_ONE: Duration = FAULTY_PAUSE_MAX.saturating_add(Duration::from_secs(4));
 
-/// How long after a leader was replaced its proposals may still come, which change nothing then.
-const LATE_PROPOSALS: Duration = Duration::from_secs(2);
+/// How long after a leader was replaced its proposals may still come, which change nothing then: the largest window of the
+/// largest ones within the budget of bytes.
+const LATE_PROPOSALS: Duration = Duration::from_secs(4);
 
 /// Why an envelope does not get in.
 pub(crate) enum Refused {
@@ -126,18 +127,21 @@ impl Node {
 
     /// Whether a peer leads, or did a moment ago.
     fn leads_or_led(&self, peer: ReplicaIndex, now: Instant) -> bool {
-        let led = |&(led, until): &(ReplicaIndex, Instant)| {
-            led == peer && now.saturating_duration_since(until) < LATE_PROPOSALS
-        };
-        self.consensus.status().leader == peer || self.led_before.as_ref().is_some_and(led)
+        let led = |until: &Instant| now.saturating_duration_since(*until) < LATE_PROPOSALS;
+        self.consensus.status().leader == peer || self.led_until.get(&peer).is_some_and(led)
     }
 
     /// A message of a peer changed nothing.
     fn useless(&mut self, from: ReplicaIndex, bytes: usize, now: Instant) {
         let wait = self.peer_budgets.useless(from, bytes, now);
+        self.hold_back(from, wait);
+    }
+
+    /// Slows a peer down that sends too much of what changes nothing.
+    fn hold_back(&self, peer: ReplicaIndex, wait: Duration) {
         if !wait.is_zero() {
-            self.slow_down(from, wait);
-            self.peers.read_one_by_one(from, ONE_BY_ONE);
+            self.slow_down(peer, wait);
+            self.peers.read_one_by_one(peer, ONE_BY_ONE);
         }
     }
 
@@ -231,7 +235,10 @@ impl Node {
         self.slow_down(from, wait);
         match admitted {
             Ok(envelope) => self.inputs.push_back(Due::Request(envelope)),
-            Err(Refused::Useless) => self.useless(from, bytes, now),
+            Err(Refused::Useless) => {
+                let wait = self.peer_budgets.forwarded(from, bytes, now);
+                self.hold_back(from, wait);
+            }
             // A correct replica has checked what it forwards.
             Err(Refused::Faulty { checks }) => {
                 self.refuse(from, checks, &"an envelope that no correct replica forwards", now);

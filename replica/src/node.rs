@@ -23,7 +23,7 @@ use quorate_consensus::{Effect, Input, Monotonic, Replica, Status, Token, Verifi
 use quorate_crypto::{Certificate, Hash};
 use quorate_execution::{Executed, State};
 use quorate_protocol::record::Record;
-use quorate_protocol::{Envelope, PeerMessage, ReplicaIndex, Vote};
+use quorate_protocol::{Envelope, PeerMessage, ReplicaIndex, View, Vote};
 use quorate_transport::{ClientEvent, PeerEvent, PeerNetwork, ReplicaTransport};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -95,8 +95,8 @@ pub struct Node {
     pub(crate) refusals: Refusals,
     pub(crate) peer_budgets: PeerBudgets,
     pub(crate) client_budgets: ClientBudgets,
-    /// Who led the view that was left last, and when that was.
-    pub(crate) led_before: Option<(ReplicaIndex, Instant)>,
+    /// Until when replicas led a view that is over.
+    pub(crate) led_until: BTreeMap<ReplicaIndex, Instant>,
     pub(crate) timer: Option<Monotonic>,
     /// When what waits is looked after next.
     pub(crate) care_due: Instant,
@@ -215,17 +215,21 @@ impl Node {
         tracing::info!(leads = self.leads(), "stopping");
         self.resign();
         let last = self.held.back().map(|held| held.token);
-        let until = Instant::now() + HAND_OVER_MAX;
-        while self.leads() || self.held.front().is_some_and(|held| Some(held.token) <= last) {
-            if !self.turn_until(sources, until).await {
-                break;
-            }
-        }
-        let until = Instant::now() + FAREWELL;
-        while self.turn_until(sources, until).await {
+        let (end, mut farewell) = (Instant::now() + HAND_OVER_MAX, None);
+        loop {
             // It may be made the leader of a later view meanwhile.
             if self.leads() {
                 self.resign();
+            }
+            let busy = self.leads() || self.held.front().is_some_and(|held| Some(held.token) <= last);
+            let until = if busy {
+                farewell = None;
+                end
+            } else {
+                (*farewell.get_or_insert_with(|| Instant::now() + FAREWELL)).min(end + FAREWELL)
+            };
+            if !self.turn_until(sources, until).await {
+                break;
             }
         }
         // What of it is written yet is a restart's gain.
@@ -283,12 +287,19 @@ impl Node {
         if standing(&status) != standing(&before) {
             tell_view(&status);
         }
-        if status.view != before.view && before.entered {
-            self.led_before = Some((before.leader, Instant::now()));
-        }
+        self.note_leaders(before.view..status.view);
         for effect in effects {
             self.perform(effect);
         }
+    }
+
+    /// These views are over; of each replica is known only when the last one that it led was.
+    fn note_leaders(&mut self, over: std::ops::Range<View>) {
+        let configuration = self.consensus.configuration();
+        let now = Instant::now();
+        let leaders =
+            over.rev().take(configuration.members().n()).map(|view| (configuration.leader(view), now));
+        self.led_until.extend(leaders);
     }
 
     fn on_internal(&mut self, internal: Internal) {

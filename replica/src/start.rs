@@ -215,7 +215,7 @@ fn assemble(
         refusals: Refusals::default(),
         peer_budgets: PeerBudgets::default(),
         client_budgets: ClientBudgets::default(),
-        led_before: None,
+        led_until: BTreeMap::new(),
         timer: None,
         care_due: Instant::now(),
         epoch_start: Instant::now(),

@@ -440,12 +440,12 @@ fn st6_who_has_nothing_new_is_waited_for_and_who_is_gone_is_not_asked() {
     net.lose = Box::new(|from, to, _| from == 3 || to == 3);
     load(&mut net, 1, 0..60);
     let announcement = |committed| Announcement { epoch: 0, view: 0, entered: true, committed };
-    net.deliver(1, 3, PeerMessage::Announce(announcement(60)));
     let answer = served(&net, 1, 1..=30);
-    for peer in [2, 1] {
-        net.deliver(peer, 3, answer.clone());
-        net.settle();
-    }
+    net.deliver(2, 3, answer.clone());
+    net.settle();
+    net.deliver(1, 3, PeerMessage::Announce(announcement(60)));
+    net.deliver(1, 3, answer);
+    net.settle();
     assert_eq!((net.height(3), net.sent["fetch committed"]), (30, 1));
     net.deliver(0, 3, PeerMessage::Announce(announcement(60)));
     assert_eq!(net.sent["fetch committed"], 2);

@@ -22,6 +22,9 @@ pub const BYTES: Rate = Rate { burst: 32 << 20, per_second: 64 << 20 };
 /// nobody asked for. Of a correct replica these are few, but for proposals that a leader repeats, or had under way
 /// when it was replaced, which do not count.
 pub const USELESS_BYTES: Rate = Rate { burst: 16 << 20, per_second: 4 << 20 };
+/// Bytes of envelopes that one peer forwards and that are here already: where requests wait for long every follower forwards
+/// most of them to the leader, which clients have told as well.
+pub const FORWARDED_BYTES: Rate = Rate { burst: 32 << 20, per_second: 16 << 20 };
 /// Messages of one peer that is barred, whatever they are: it is faulty, and reading them costs something as well.
 pub const BARRED_MESSAGES: Rate = Rate { burst: 256, per_second: 256 };
 /// Bytes of one peer that is barred.
@@ -80,6 +83,7 @@ struct Account {
     messages: Bucket,
     bytes: Bucket,
     useless: Bucket,
+    forwarded: Bucket,
     barred_messages: Bucket,
     barred_bytes: Bucket,
     forward_checks: Bucket,
@@ -99,6 +103,7 @@ impl Account {
             messages: Bucket::new(MESSAGES),
             bytes: Bucket::new(BYTES),
             useless: Bucket::new(USELESS_BYTES),
+            forwarded: Bucket::new(FORWARDED_BYTES),
             barred_messages: Bucket::new(BARRED_MESSAGES),
             barred_bytes: Bucket::new(BARRED_BYTES),
             forward_checks: Bucket::new(FORWARD_CHECKS),
@@ -155,6 +160,11 @@ impl PeerBudgets {
     /// A message of so many bytes changed nothing: for how long nothing more is to be read of the peer.
     pub fn useless(&mut self, peer: ReplicaIndex, bytes: usize, now: Instant) -> Duration {
         self.account(peer).useless.charge(u64::try_from(bytes).unwrap_or(u64::MAX), now)
+    }
+
+    /// The same of an envelope that it forwards.
+    pub fn forwarded(&mut self, peer: ReplicaIndex, bytes: usize, now: Instant) -> Duration {
+        self.account(peer).forwarded.charge(u64::try_from(bytes).unwrap_or(u64::MAX), now)
     }
 
     /// So many signatures were checked because of a message that forwards an envelope, or of another one that is
@@ -301,8 +311,9 @@ mod tests {
                 taken += 64 << 10;
                 paused = now + budgets.useless(1, 64 << 10, now);
             }
-            // Two late votes of each of 1000 heights a second.
+            // Two late votes of each of 1000 heights a second, and whatever clients have told the leader as well.
             assert_eq!(budgets.useless(2, 2 * 200, now), Duration::ZERO);
+            assert_eq!(budgets.forwarded(2, 16 << 10, now), Duration::ZERO);
         }
         let allowed = USELESS_BYTES.burst + 10 * USELESS_BYTES.per_second;
         assert!(taken <= allowed + (64 << 10) && taken > allowed - (1 << 20), "{taken} of {allowed}");
