@@ -346,7 +346,7 @@ fn st5_who_answers_with_what_is_here_is_not_asked_again_at_once() {
     assert_eq!((net.sent["fetch committed"], net.verifiers[0].take()), (asked, 0));
 }
 
-/// What was asked for has come by itself meanwhile, and others have gone on: whoever lags asks another at once, and does
+/// ST1: what was asked for has come by itself meanwhile, and others have gone on: whoever lags asks another at once, and does
 /// not stay behind for a retry time.
 #[test]
 fn an_answer_that_came_too_late_keeps_nobody_behind() {
@@ -369,7 +369,7 @@ fn an_answer_that_came_too_late_keeps_nobody_behind() {
     assert!(took < 50 * MILLISECOND, "{} ms", took / MILLISECOND);
 }
 
-/// Others have committed within the window a height whose proposal was dropped: it is asked for at once, because nothing
+/// ST1: others have committed within the window a height whose proposal was dropped: it is asked for at once, because nothing
 /// of it will come by itself.
 #[test]
 fn a_height_whose_proposal_was_dropped_is_asked_for_at_once() {
