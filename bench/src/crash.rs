@@ -103,7 +103,7 @@ impl CrashReport {
             ("killed", &self.kill),
             ("hands over, is stopped, and returns", &self.hand_over),
             ("hands over", &self.hand_over_itself),
-            ("none", &self.undisturbed),
+            ("nothing", &self.undisturbed),
         ];
         for (what, pauses) in rows {
             let Pauses { count, p50_ms, p99_ms, max_ms, .. } = pauses;
@@ -353,7 +353,7 @@ mod tests {
             "| killed | 1 | 200.0 |",
             "| hands over, is stopped, and returns | 1 | 10.0 |",
             "| hands over | 1 | 10.0 |",
-            "| none | 1 | 5.0 |",
+            "| nothing | 1 | 5.0 |",
         ] {
             assert!(table.contains(row), "{row} is not in {table}");
         }

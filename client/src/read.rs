@@ -405,15 +405,13 @@ impl Misses {
         Pointless::No
     }
 
-    /// The same while the last f replicas are silent: they may only have what others do not keep.
+    /// The same while the last f replicas are silent, which may have what others do not keep: pointless only if more than
+    /// can be faulty refuse for another reason.
     fn verdict_of_most(&self, core: &Core) -> Option<Pointless> {
-        let verdict = self.verdict(core);
-        let kept = |error: &ClientError| {
-            matches!(
-                error,
-                ClientError::Refused { refusal: Refusal::NotRetained { .. } | Refusal::NotFound, .. }
-            )
-        };
-        matches!(&verdict, Pointless::Ever(error) if !kept(error)).then_some(verdict)
+        let final_ones = self.0.values().filter(|miss| match miss {
+            Miss::Refused(refusal, _) => !matches!(refusal, Refusal::NotRetained { .. } | Refusal::NotFound),
+            _ => false,
+        });
+        (final_ones.count() >= core.members.weak_quorum()).then(|| self.verdict(core))
     }
 }

@@ -232,7 +232,7 @@ impl Node {
                 break;
             }
         }
-        // What of it is written yet is a restart's gain.
+        // Heights that wait for another record are written, so that a restart finds them in the log.
         self.resign();
     }
 

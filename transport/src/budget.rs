@@ -32,7 +32,8 @@ impl Pause {
         let mut paused = self.lock();
         let before = paused.unwrap_or(now).max(now);
         // Neither is beyond what the clock can count.
-        let (Some(until), Some(longest)) = (before.checked_add(time), now.checked_add(longest)) else {
+        let (Some(until), Some(longest)) = (before.checked_add(time.min(longest)), now.checked_add(longest))
+        else {
             return;
         };
         *paused = Some(until.min(longest).max(before));

@@ -12,8 +12,8 @@ fn cl1_retries_across_a_view_change_are_executed_once() {
     let envelope = net.envelope(1, 0, 2, 0);
     net.request_all(&envelope);
     net.settle();
-    net.step(0, Input::Resign);
-    net.settle();
+    net.hand_over(0);
+    assert!((0..4).all(|i| net.replica(i).view() == 1), "what is in flight is not committed");
     net.request_all(&envelope);
     (0..4).for_each(|i| net.node(i).hold_execution = false);
     net.settle();

@@ -228,8 +228,8 @@ fn vc9_a_view_change_while_executing_keeps_its_phase() {
     let envelope = net.envelope(1, 0, 1, 0);
     net.request_all(&envelope);
     net.settle();
-    net.step(0, Input::Resign);
-    net.settle();
+    net.hand_over(0);
+    assert!((0..4).all(|i| net.replica(i).view() == 1), "what is in flight is not committed");
     (0..4).for_each(|i| net.node(i).hold_execution = false);
     net.advance_until(3 * SECOND, |net| net.all_at(1));
     assert_eq!(net.times_executed(2, 1, 0), 1);
